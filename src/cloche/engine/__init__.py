@@ -1,0 +1,1 @@
+"""dockerd's place: containers, images, logs, the keeper; owns the one database."""

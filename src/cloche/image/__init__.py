@@ -1,0 +1,1 @@
+"""Images: load, save, pack, tag, look up."""

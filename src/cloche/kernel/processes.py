@@ -1,0 +1,32 @@
+"""Processes as /proc shows them, proc_pid_stat(5): start time, state, exit status of a zombie."""
+
+from __future__ import annotations
+
+
+def stat_fields(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third on; [0] is the state. Raises OSError when there is no such process."""
+    with open(f"/proc/{pid}/stat", "rb") as stat:
+        return stat.read().rsplit(b")", 1)[1].decode().split()
+
+
+def start_time(pid: int) -> int:
+    """When the process started, in clock ticks since boot: with the pid, its identity. 0 when there is no such process."""
+    try:
+        return int(stat_fields(pid)[19])
+    except OSError:
+        return 0
+
+
+def zombie_status(pid: int) -> int | None:
+    """The wait status of a zombie (field 52), None for a process that is not one or is gone."""
+    try:
+        fields = stat_fields(pid)
+    except OSError:
+        return None
+    return int(fields[49]) if fields[0] == "Z" else None
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()

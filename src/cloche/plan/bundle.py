@@ -1,0 +1,40 @@
+"""Bundle: all that plan() reads. A value: no path is opened, no name looked up to make a plan of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloche.oci.runtime import Namespace, Process, Spec
+from cloche.value import Value
+
+if TYPE_CHECKING:
+    from cloche.step.rootfs import Folder, Overlay
+
+
+class Bundle(Value):
+    """A container to be made.
+
+    root: what it stands on; mountpoint: an existing directory that the root is mounted on, in the container's own mount
+    namespace only, so one directory serves all; its parents can be entered by everybody (a user namespace's root is nobody
+    outside). filter: the seccomp program, compiled; empty is unconfined.
+    """
+
+    id: str
+    spec: Spec
+    root: Overlay | Folder
+    mountpoint: str
+    filter: bytes = b""
+    filter_flags: int = 0
+
+
+class Joining(Value):
+    """A process to be started in a running container: which one it is, and what the new process is like."""
+
+    id: str
+    process: Process
+    pid: int
+    start_time: int
+    namespaces: tuple[Namespace, ...]
+    cgroups_path: str = ""
+    filter: bytes = b""
+    filter_flags: int = 0

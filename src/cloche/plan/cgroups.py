@@ -1,0 +1,137 @@
+"""Which groups, with which limits: resources of the spec as files and contents, for cgroups v1 and v2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloche.errors import Unsupported
+from cloche.oci.runtime import DeviceRule
+from cloche.step.base import Act, Ref
+from cloche.step.cgroup import FilterDevices, JoinCgroup, LimitCgroup, MakeCgroup, OpenForJoining
+from cloche.step.devices import v1_line, v2_program
+
+if TYPE_CHECKING:
+    from cloche.oci.runtime import Resources
+    from cloche.step.host import Host
+
+# the nodes that every container has, ptys, and making any node (opening it is another matter)
+ALWAYS = (
+    DeviceRule(True, "c", -1, -1, "m"),
+    DeviceRule(True, "b", -1, -1, "m"),
+    DeviceRule(True, "c", 1, 3),
+    DeviceRule(True, "c", 1, 5),
+    DeviceRule(True, "c", 1, 7),
+    DeviceRule(True, "c", 1, 8),
+    DeviceRule(True, "c", 1, 9),
+    DeviceRule(True, "c", 5, 0),
+    DeviceRule(True, "c", 5, 2),
+    DeviceRule(True, "c", 136, -1),
+)
+
+
+def _v1_limits(wanted: Resources) -> list[tuple[str, str, str]]:
+    """(controller, file, content), in an order that the kernel takes: memory before memory and swap."""
+    limits: list[tuple[str, str, str]] = []
+
+    def add(controller: str, file: str, value: int | str | None) -> None:
+        if value not in (None, ""):
+            limits.append((controller, file, str(value)))
+
+    add("memory", "memory.limit_in_bytes", wanted.memory_limit)
+    add("memory", "memory.memsw.limit_in_bytes", wanted.memory_swap)
+    add("memory", "memory.soft_limit_in_bytes", wanted.memory_reservation)
+    add("cpu", "cpu.shares", wanted.cpu_shares)
+    add("cpu", "cpu.cfs_period_us", wanted.cpu_period)
+    add("cpu", "cpu.cfs_quota_us", wanted.cpu_quota)
+    add("cpuset", "cpuset.cpus", wanted.cpuset_cpus)
+    add("cpuset", "cpuset.mems", wanted.cpuset_mems)
+    add("pids", "pids.max", "max" if wanted.pids_limit is not None and wanted.pids_limit <= 0 else wanted.pids_limit)
+    return limits
+
+
+def shares_to_weight(shares: int) -> int:
+    """cpu.shares (2 to 262144) as cpu.weight (1 to 10000), as the runtime spec's readers convert it."""
+    return 1 + ((min(max(shares, 2), 262144) - 2) * 9999) // 262142
+
+
+def _v2_limits(wanted: Resources) -> list[tuple[str, str, str]]:
+    limits: list[tuple[str, str, str]] = []
+
+    def size(value: int) -> str:
+        return "max" if value < 0 else str(value)
+
+    if wanted.memory_limit is not None:
+        limits.append(("memory", "memory.max", size(wanted.memory_limit)))
+    if wanted.memory_swap is not None:
+        swap = wanted.memory_swap if wanted.memory_swap < 0 else wanted.memory_swap - max(wanted.memory_limit or 0, 0)
+        limits.append(("memory", "memory.swap.max", size(swap)))
+    if wanted.memory_reservation is not None:
+        limits.append(("memory", "memory.low", size(wanted.memory_reservation)))
+    if wanted.cpu_shares:
+        limits.append(("cpu", "cpu.weight", str(shares_to_weight(wanted.cpu_shares))))
+    if wanted.cpu_quota is not None or wanted.cpu_period is not None:
+        quota = wanted.cpu_quota if wanted.cpu_quota is not None else -1
+        limits.append(("cpu", "cpu.max", f"{size(quota)} {wanted.cpu_period or 100000}"))
+    if wanted.cpuset_cpus:
+        limits.append(("cpuset", "cpuset.cpus", wanted.cpuset_cpus))
+    if wanted.cpuset_mems:
+        limits.append(("cpuset", "cpuset.mems", wanted.cpuset_mems))
+    if wanted.pids_limit is not None:
+        limits.append(("pids", "pids.max", "max" if wanted.pids_limit <= 0 else str(wanted.pids_limit)))
+    return limits
+
+
+def _missing(host: Host, controller: str, file: str, content: str) -> Unsupported:
+    return Unsupported(
+        f"limit {controller} ({file} = {content})",
+        f"this host has no {controller} cgroup controller",
+        "run without this limit, or enable the controller (see /proc/cgroups and cgroup.controllers)",
+    )
+
+
+def directories(path: str, host: Host) -> dict[str, str]:
+    """The container's directory in each hierarchy, by controller."""
+    return {c: h.path + path for h in host.cgroups.hierarchies for c in h.controllers}
+
+
+def make(path: str, wanted: Resources, host: Host) -> list[Act]:
+    """The host's steps: make the groups, write the limits, guard the devices. Raises Unsupported."""
+    unified = host.cgroups.version == 2
+    where = directories(path, host)
+    acts = [
+        Act("host", MakeCgroup(h.path + path, h.path, h.controllers, unified), f"Counts and limits: {', '.join(h.controllers)}.")
+        for h in host.cgroups.hierarchies
+    ]
+    for controller, file, content in (_v2_limits if unified else _v1_limits)(wanted):
+        if controller not in where:
+            raise _missing(host, controller, file, content)
+        if file.startswith("memory.memsw") and not host.swap_accounting:
+            continue  # the kernel was started without swap accounting: memory itself is limited, as docker does
+        acts.append(Act("host", LimitCgroup(f"{where[controller]}/{file}", content)))
+    rules = wanted.devices + (ALWAYS if wanted.devices else ())
+    if rules and unified:
+        acts.append(Act("host", FilterDevices(host.cgroups.hierarchies[0].path + path, v2_program(rules))))
+    elif rules and not (wanted.devices == (DeviceRule(True),)):
+        if "devices" not in where:
+            raise _missing(host, "devices", "devices.allow", v1_line(rules[0]))
+        for rule in rules:
+            file = "devices.allow" if rule.allow else "devices.deny"
+            why = "First nothing is allowed." if v1_line(rule) == "a" else "A device that the container may use."
+            acts.append(Act("host", LimitCgroup(f"{where['devices']}/{file}", v1_line(rule)), why))
+    return acts
+
+
+def join(path: str, host: Host, actor: str, userns: bool) -> tuple[list[Act], list[Act], tuple[Ref, ...]]:
+    """How the new process gets in: the stage's opening, the process's own joining, and the group that it is cloned into."""
+    if not path or not host.cgroups.hierarchies:
+        return [], [], ()
+    if host.cgroups.version == 2 and not userns:
+        ref = Ref("cgroup")
+        return [Act("stage", OpenForJoining(host.cgroups.hierarchies[0].path + path, ref, directory=True))], [], (ref,)
+    opening, joining = [], []
+    file = "cgroup.procs" if host.cgroups.version == 2 else "tasks"
+    for hierarchy in host.cgroups.hierarchies:
+        ref = Ref("cgroup." + ",".join(hierarchy.controllers))
+        opening.append(Act("stage", OpenForJoining(f"{hierarchy.path}{path}/{file}", ref)))
+        joining.append(Act(actor, JoinCgroup(ref)))
+    return opening, joining, ()

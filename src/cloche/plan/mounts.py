@@ -1,0 +1,162 @@
+"""What the container sees as files: its root, its mounts in the spec's order, devices, links."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloche.errors import Invalid, Unsupported
+from cloche.step.base import Act, Ref
+from cloche.step.mount import (
+    ATTR_RDONLY,
+    MS_PRIVATE,
+    MS_REC,
+    AttachTree,
+    EnterRoot,
+    MakeLink,
+    MakeNode,
+    MakeReadonly,
+    MountFilesystem,
+    MountOverlay,
+    OpenTree,
+    SetPropagation,
+    mount_options,
+)
+from cloche.step.rootfs import Overlay
+
+if TYPE_CHECKING:
+    from cloche.oci.runtime import Device, Mount
+    from cloche.plan.bundle import Bundle
+    from cloche.step.host import Host
+
+WHY = {
+    "proc": "Processes as files; in a pid namespace of its own it shows only the container's.",
+    "sysfs": "Devices and kernel objects as files, read-only.",
+    "devpts": "Terminals of the container's own.",
+    "mqueue": "POSIX message queues of the container's IPC namespace.",
+    "tmpfs": "Files in memory.",
+    "cgroup": "The container may read its own limits and use.",
+    "cgroup2": "The container may read its own limits and use.",
+}
+LINKS = (
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+    ("/proc/kcore", "/dev/core"),
+    ("pts/ptmx", "/dev/ptmx"),
+)
+# what may be mounted below /proc: files that stand in for what lxcfs and the like emulate
+_BELOW_PROC = ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "sys/kernel/ns_last_pid")
+_TYPES = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}
+
+
+def overlay_data(root: Overlay) -> str:
+    """The overlay's mount options; lower paths are relative to its directory. Raises Unsupported when they do not fit."""
+    parts = ["lowerdir=" + ":".join(root.lower), f"upperdir={root.upper}", f"workdir={root.work}", *root.options]
+    data = ",".join(parts)
+    if len(data.encode()) > 4095:
+        raise Unsupported(f"mount an overlay of {len(root.lower)} layers", "their names do not fit in one page", "squash layers")
+    return data
+
+
+def enter(bundle: Bundle) -> list[Act]:
+    """Mount the root where only this mount namespace sees it, and go there."""
+    if isinstance(bundle.root, Overlay):
+        acts = [Act("init", MountOverlay(bundle.root.directory, bundle.mountpoint, overlay_data(bundle.root)))]
+    else:
+        why = "The folder that becomes the container's root."
+        acts = [Act("init", AttachTree(Ref("root"), bundle.mountpoint, propagation=MS_PRIVATE | MS_REC, host=True), why)]
+    return [
+        Act("init", SetPropagation("/", MS_REC | MS_PRIVATE)),
+        *acts,
+        Act("init", EnterRoot(bundle.mountpoint)),
+    ]
+
+
+def _check(mount: Mount) -> None:
+    path = mount.destination
+    if path[:1] != "/" or "\0" in path:
+        raise Invalid(f"mount on {path!r}", "the target is not an absolute path", "give the path inside the container, from /")
+    parts = [p for p in path.split("/") if p not in ("", ".")]
+    if ".." in parts:
+        raise Invalid(f"mount on {path}", "the target has .. in it", "give the path without ..")
+    if not parts:
+        raise Invalid("mount on /", "the root is the image's", "mount on a directory below /")
+    if parts[0] == "proc" and len(parts) > 1 and "/".join(parts[1:]) not in _BELOW_PROC:
+        raise Invalid(f"mount on {path}", "it is inside /proc", "nothing but emulated files may be mounted there")
+
+
+def _bind(mount: Mount, number: int) -> tuple[list[Act], list[Act]]:
+    options = mount_options(mount.options)
+    if options.data:
+        raise Invalid(f"mount {mount.source} on {mount.destination}", f"a bind mount has no option {options.data[0]}")
+    ref = Ref(f"tree.{number}")
+    attach = AttachTree(
+        ref,
+        mount.destination,
+        options.set,
+        options.clear,
+        options.recursive_set,
+        options.propagation or MS_PRIVATE | MS_REC,
+    )
+    why = f"{mount.source} of the host, {'read-only' if (options.set | options.recursive_set) & 1 else 'writable'}."
+    return [Act("stage", OpenTree(mount.source, ref, options.recursive))], [Act("init", attach, why)]
+
+
+def _cgroups(mount: Mount, bundle: Bundle, host: Host) -> list[Act]:
+    """/sys/fs/cgroup: v2 is one file system; v1 is a tmpfs with one directory a hierarchy. Seen through the cgroup namespace."""
+    attributes = mount_options(mount.options).set
+    target = mount.destination.rstrip("/")
+    if host.cgroups.version == 2:
+        return [Act("init", MountFilesystem("cgroup2", target, attributes), WHY["cgroup2"])]
+    acts = [Act("init", MountFilesystem("tmpfs", target, attributes & ~1, ("mode=755", "size=1m")), "A place for the hierarchies.")]
+    for hierarchy in host.cgroups.hierarchies:
+        name = hierarchy.path.rsplit("/", 1)[1]
+        step = MountFilesystem("cgroup", f"{target}/{name}", attributes, hierarchy.controllers)
+        acts.append(Act("init", step, WHY["cgroup"]))
+        acts += [
+            Act("init", MakeLink(name, f"{target}/{c}"), "Each controller can be found by its own name.")
+            for c in hierarchy.controllers
+            if c != name
+        ]
+    if attributes & ATTR_RDONLY:
+        acts.append(Act("init", MakeReadonly(target, whole=True), "The hierarchies are in place; nothing is to be added."))
+    return acts
+
+
+def mounts(bundle: Bundle, host: Host) -> tuple[list[Act], list[Act]]:
+    """All mounts of the spec: what the stage opens, what init attaches. Raises Invalid, Unsupported."""
+    opening: list[Act] = []
+    attaching: list[Act] = []
+    for number, mount in enumerate(bundle.spec.mounts, 1):
+        _check(mount)
+        options = mount_options(mount.options)
+        if options.bind or mount.type == "bind":
+            first, second = _bind(mount, number)
+            opening += first
+            attaching += second
+        elif mount.type in ("cgroup", "cgroup2"):
+            attaching += _cgroups(mount, bundle, host)
+        else:
+            if options.propagation:
+                raise Unsupported(f"mount {mount.type} on {mount.destination}", "propagation of a new file system")
+            strict = mount.type in ("proc", "sysfs")
+            step = MountFilesystem(mount.type, mount.destination, options.set, options.data, mount.source, strict)
+            attaching.append(Act("init", step, WHY.get(mount.type, "")))
+    return opening, attaching
+
+
+def devices(nodes: tuple[Device, ...], userns: bool) -> tuple[list[Act], list[Act]]:
+    """Device nodes and the links that programs expect in /dev. In a user namespace nodes cannot be made: the host's are bound."""
+    opening: list[Act] = []
+    making: list[Act] = []
+    for node in nodes:
+        if userns:
+            ref = Ref("device." + node.path)
+            opening.append(Act("stage", OpenTree(node.path, ref)))
+            making.append(Act("init", AttachTree(ref, node.path), "In a user namespace no device can be made; this is the host's."))
+        else:
+            step = MakeNode(node.path, _TYPES[node.type] | node.mode, node.major, node.minor, node.uid, node.gid)
+            making.append(Act("init", step))
+    making += [Act("init", MakeLink(target, path)) for target, path in LINKS]
+    return opening, making

@@ -1,0 +1,223 @@
+"""Executing a plan: the host's steps here, the container's side in bell, handed over at the plan's own Await steps.
+
+Nothing here blocks but the host's own steps: `advance()` does what can be done and says what it waits for; the caller waits on
+`fileno()` in whatever loop it has and calls `receive()`. So a keeper can make many containers at once.
+
+    with Execution(stored, bell, stdio) as making:
+        while (token := making.advance()):      # "cloned", "ready", "started"
+            ... wait until making.fileno() is readable ...
+            making.receive()                    # raises StepFailed
+"""
+
+from __future__ import annotations
+
+import os
+from time import monotonic_ns
+from typing import TYPE_CHECKING
+
+from cloche.errors import CommandNotFound, Error, NotExecutable
+from cloche.runtime.bell import DONE, STARTED, Failure, Record, parse, peek, spawn
+from cloche.step.sync import Await, Open, StartBell
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from cloche.step.base import Plan, Ref, Step
+    from cloche.step.stored import StoredPlan
+
+ENOENT, EACCES, ENOEXEC = 2, 13, 8
+
+
+class StepFailed(Exception):
+    """A step that the kernel refused, by number and errno; `explain()` makes the message for people from the plan."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.number, failure.errno, failure.detail)
+        self.failure = failure
+
+
+def explain(plan: Plan, failure: Failure) -> Error:
+    """The error a person sees: verb, object, cause, the step's number, a hint."""
+    act = plan.acts[failure.number - 1]
+    name = act.step.name()
+    cause = failure.detail or failure.errno
+    if type(act.step).__name__ == "Execute":
+        if failure.errno == ENOENT:
+            hint = "check the command's name and the image's PATH"
+            missing = CommandNotFound(name, failure.detail or "no such file or directory (ENOENT)", hint)
+            return missing
+        hints = {EACCES: "is it a file with the x bit, on a mount without noexec?", ENOEXEC: "wrong architecture, no #! line, or its interpreter is not in the image"}
+        return NotExecutable(name, cause if failure.detail else failure.errno, hints.get(failure.errno, ""))
+    where = f"step {failure.number} of {len(plan.acts)}, {name}"
+    if failure.detail and failure.errno:
+        from cloche.errors import cause_of
+
+        cause = f"{failure.detail}: {cause_of(failure.errno)}"
+    return Error(where, cause, _hint(act.actor, failure.errno))
+
+
+def _hint(actor: str, errno: int) -> str:
+    hints = {
+        1: "does this process have the capability, and does the host allow it? run as root",
+        2: "does the path exist?",
+        12: "the host or a limit has no memory left",
+        19: "this kernel does not have this file system or device",
+        22: "the kernel does not take this value",
+        28: "the disk is full, or a limit on namespaces or mounts is reached (/proc/sys/user)",
+        38: "this kernel is too old for the call",
+    }
+    return hints.get(errno, "`cloche plan` shows every step")
+
+
+class Execution:
+    """One plan on its way. Owns its descriptors until they are taken; `close()` ends what is unfinished."""
+
+    def __init__(self, plan: StoredPlan, bell: int, stdio: tuple[int, int, int]) -> None:
+        self.plan = plan
+        self._bell, self._stdio = bell, stdio
+        self._next = self._number = 0
+        self._awaited: Await | None = None
+        self._values: dict[Ref, int] = {}
+        self._control = -1
+        self.status = -1  # the read end of the status pipe
+        self.stage = 0  # the pid of the throw-away process; the caller reaps it
+        self.pid = 0
+        self.records: list[Record] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every descriptor that nobody took. An init that waits at its gate ends by that."""
+        for ref, value in list(self._values.items()):
+            if ref.kind == "fd" and value >= 0:
+                os.close(value)
+        self._values.clear()
+        for fd in (self._control, self.status):
+            if fd >= 0:
+                os.close(fd)
+        self._control = self.status = -1
+
+    # -- World: what steps may ask
+
+    def give(self, ref: Ref, value: int) -> None:
+        self._values[ref] = value
+
+    def take(self, ref: Ref) -> int:
+        return self._values[ref]
+
+    def release(self, name: str) -> int:
+        """The descriptor that was given under `name`, now the caller's; -1 when there is none."""
+        ref = next((r for r in self._values if r.name == name), None)
+        return self._values.pop(ref) if ref else -1
+
+    # -- going on
+
+    def fileno(self) -> int:
+        """The descriptor to wait on: readable, or for the last token its end-of-file (poll with no events: POLLHUP only)."""
+        return self.status if self._awaited and self._awaited.token == "started" else self._control
+
+    def wait(self) -> None:
+        """Wait for what `advance()` said, for callers that have nothing else to do. Raises StepFailed."""
+        import select
+
+        while True:
+            poll = select.poll()
+            poll.register(self.fileno(), 0 if self.fileno() == self.status else select.POLLIN)
+            poll.poll()
+            if self.receive():
+                return
+
+    def advance(self) -> str:
+        """Execute the host's steps up to the next Await; returns its token, or "" when the plan is done. Raises StepFailed."""
+        host = self.plan.host
+        while self._next < len(host):
+            self._number, step = host[self._next]
+            self._next += 1
+            if isinstance(step, Await):
+                self._awaited = step
+                return step.token
+            try:
+                self._execute(step)
+            except OSError as error:
+                raise StepFailed(Failure(self._number, error.errno or 5)) from error
+            self.records.append(Record(DONE, 0, self._number, 0, monotonic_ns()))
+        self._awaited = None
+        return ""
+
+    def _execute(self, step: Step) -> None:
+        if isinstance(step, StartBell):
+            self._start(step.descriptors)
+        elif isinstance(step, Open):
+            os.write(self._control, b"x")
+        else:
+            step.execute(self)
+
+    def _start(self, refs: Sequence[Ref]) -> None:
+        import _socket
+
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+        self._control, their_control = ours.detach(), theirs.detach()
+        self.status, their_status = os.pipe2(os.O_CLOEXEC)
+        try:
+            passed = [self._values[ref] for ref in refs]
+            self.stage = spawn(self._bell, self.plan.flat, self._stdio, their_control, their_status, passed)
+        finally:
+            os.close(their_control)
+            os.close(their_status)
+
+    def receive(self) -> bool:
+        """Take what was waited for; False when it is not there yet. Raises StepFailed when it tells of a failure."""
+        awaited = self._awaited
+        assert awaited is not None
+        if awaited.token == "started":
+            return self._receive_status()
+        message, descriptor = self._read_control()
+        records, failure = parse(message)
+        self.records += records
+        if failure:
+            raise StepFailed(failure)
+        if not records:
+            raise StepFailed(Failure(self._number, 32, "bell ended without a word"))
+        if awaited.token == "cloned":
+            self.pid = records[-1].value
+        for ref in awaited.made:
+            self._values[ref] = self.pid if ref.kind == "pid" else descriptor
+        return True
+
+    def _read_control(self) -> tuple[bytes, int]:
+        import _socket
+
+        peer = _socket.socket(fileno=os.dup(self._control))
+        try:
+            try:
+                message, ancillary, _, _ = peer.recvmsg(1 << 16, 64, _socket.MSG_CMSG_CLOEXEC)
+            except ConnectionResetError:  # it ended with unread bytes; its own messages are queued behind this error
+                message, ancillary, _, _ = peer.recvmsg(1 << 16, 64, _socket.MSG_CMSG_CLOEXEC)
+        finally:
+            peer.close()
+        descriptor = -1
+        for _, _, data in ancillary:
+            descriptor = int.from_bytes(data[:4], "little")
+        return message, descriptor
+
+    def _receive_status(self) -> bool:
+        """Look at the status pipe; nothing is taken out, so that another keeper finds it all again."""
+        import select
+
+        poll = select.poll()
+        poll.register(self.status, 0)
+        if not poll.poll(0):
+            return False
+        records, failure = parse(peek(self.status))
+        self.records += records
+        if failure:
+            raise StepFailed(failure)
+        if not any(r.kind == STARTED for r in records):
+            raise StepFailed(Failure(self._number, 4, "bell ended before it executed the program"))
+        return True

@@ -1,0 +1,96 @@
+"""The flat form of a plan: what bell reads. One table, made from the step classes, is bounds-checked on both sides.
+
+    header   u32 magic, u32 version, u32 acts, u32 size of everything
+    act      u16 op, u16 actor, u16 number of the step, u16 integers, u32 strings, u32 size of this act
+             i64 integers...   { u32 length, bytes, NUL } strings...
+
+All in the machine's byte order. Refs become slots of bell's descriptor table; the first slots are the descriptors that
+StartBell passes, in its order.
+"""
+
+from __future__ import annotations
+
+from struct import pack
+from typing import TYPE_CHECKING
+
+from cloche.step import cgroup, mount, namespace, process, sync
+
+if TYPE_CHECKING:
+    from cloche.step.base import Plan, Ref, Step
+
+MAGIC = 0x6C6C6562  # "bell"
+VERSION = 1
+ACTORS = {"stage": 1, "init": 2, "joiner": 2}
+SLOTS = 64
+_MANY = 1 << 20
+
+# op, by its place from 1 on: (class, integers, fewest strings, most strings)
+TABLE: tuple[tuple[type[Step], int, int, int], ...] = (
+    (sync.Report, 1, 1, 1),
+    (sync.Gate, 0, 1, 1),
+    (cgroup.OpenForJoining, 2, 1, 1),
+    (cgroup.JoinCgroup, 1, 1, 1),
+    (namespace.SetNamespace, 2, 0, 0),
+    (namespace.MakeUserNamespace, 1, 2, 2),
+    (namespace.EnterUserNamespace, 2, 0, 0),
+    (namespace.Clone, 3, 0, 0),
+    (namespace.Unshare, 1, 0, 0),
+    (namespace.SetHostName, 0, 1, 1),
+    (namespace.SetDomainName, 0, 1, 1),
+    (namespace.RaiseLoopback, 0, 0, 0),
+    (mount.SetPropagation, 1, 1, 1),
+    (mount.MountOverlay, 0, 3, 3),
+    (mount.OpenTree, 2, 1, 1),
+    (mount.AttachTree, 7, 1, 1),
+    (mount.EnterRoot, 0, 1, 1),
+    (mount.MountFilesystem, 2, 3, 64),
+    (mount.MakeNode, 5, 1, 1),
+    (mount.MakeLink, 0, 2, 2),
+    (mount.MakeFolder, 0, 1, 1),
+    (mount.PivotRoot, 0, 0, 0),
+    (mount.Mask, 0, 1, 1),
+    (mount.MakeReadonly, 2, 1, 1),
+    (mount.WriteSysctl, 0, 2, 2),
+    (process.NewSession, 0, 0, 0),
+    (process.NewKeyring, 0, 1, 1),
+    (process.WriteSelf, 0, 2, 2),
+    (process.OpenTerminal, 4, 0, 0),
+    (process.LookUpUser, 2, 1, 1 << 10),
+    (process.SetUser, 1, 0, 0),
+    (process.DropBounding, 1, 0, 0),
+    (process.SetCapabilities, 4, 0, 0),
+    (process.ForbidNewPrivileges, 0, 0, 0),
+    (process.LoadFilter, 1, 1, 1),
+    (process.SetLimit, 4, 0, 0),
+    (process.ChangeDirectory, 1, 1, 1),
+    (process.Execute, 3, 1, _MANY),
+)
+OPS = {kind.op: number for number, (kind, *_) in enumerate(TABLE, 1)}
+
+
+def descriptors(plan: Plan) -> tuple[Ref, ...]:
+    """The refs that the host passes to bell when it starts it."""
+    return next((act.step.descriptors for act in plan.acts if isinstance(act.step, sync.StartBell)), ())
+
+
+def flatten(plan: Plan) -> bytes:
+    """The acts of stage, init and joiner as bell reads them. Raises KeyError for a ref that nobody gives."""
+    slots = {ref: number for number, ref in enumerate(descriptors(plan))}
+    for act in plan.acts:
+        if act.actor != "host":
+            for ref in act.step.gives():
+                if ref.kind == "fd":
+                    slots.setdefault(ref, len(slots))
+    if len(slots) > SLOTS:
+        raise OverflowError(f"{len(slots)} descriptors in a plan; bell has {SLOTS} slots")
+    acts = []
+    for number, act in enumerate(plan.acts, 1):
+        if act.actor == "host":
+            continue
+        integers, strings = act.step.flat(slots.__getitem__)
+        body = pack(f"={len(integers)}q", *integers)
+        body += b"".join(pack("=I", len(s)) + s + b"\0" for s in strings)
+        head = (OPS[act.step.op], ACTORS[act.actor], number, len(integers), len(strings), 16 + len(body))
+        acts.append(pack("=4H2I", *head) + body)
+    everything = b"".join(acts)
+    return pack("=4I", MAGIC, VERSION, len(acts), 16 + len(everything)) + everything

@@ -1,0 +1,326 @@
+"""mount(2) and its newer sisters as steps: from the copy of the host's mounts to a root of the container's own.
+
+Targets are resolved by the kernel inside the new root (openat2(2), RESOLVE_IN_ROOT), whatever symbolic links an image holds.
+Sources are opened by the throw-away process while it sees the host (open_tree(2)), and attached by the new one (move_mount(2)).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloche.kernel.mounts import ATTR_RDONLY, MS_PRIVATE, MS_REC, attribute_names, mount_options, propagation_names
+from cloche.step.base import Flat, Ref, Step, quote, word
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import ClassVar
+
+
+def _option_words(attributes: int) -> list[str]:
+    return [name.lower() for name in attribute_names(attributes).replace("MOUNT_ATTR_", "").split("|") if name != "0"]
+
+
+class SetPropagation(Step):
+    """mount(2) with only a propagation flag."""
+
+    because = "Mounts made in here must not appear on the host."
+    op: ClassVar[str] = "PROPAGATION"
+    path: str
+    flags: int
+
+    def call(self) -> str:
+        return f"mount(NULL, {quote(self.path)}, NULL, {propagation_names(self.flags)}, NULL)"
+
+    def shell(self) -> str:
+        words = propagation_names(self.flags).replace("MS_", "").lower().split("|")
+        return f"mount --make-{'r' if 'rec' in words else ''}{words[0]} {word(self.path)}"
+
+    def name(self) -> str:
+        return f"set the propagation of {self.path}"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (self.flags,), (self.path.encode(),)
+
+
+class MountOverlay(Step):
+    """mount(2) of an overlay. Not fsconfig(2): that takes at most 255 bytes of lowerdir before Linux 6.5."""
+
+    because = "The image's layers, read-only and shared, under a writable layer of the container's own."
+    op: ClassVar[str] = "OVERLAY"
+    directory: str
+    target: str
+    data: str
+
+    def call(self) -> str:
+        return f'chdir({quote(self.directory)}); mount("overlay", {quote(self.target)}, "overlay", 0, {quote(self.data)})'
+
+    def shell(self) -> str:
+        return f"cd {word(self.directory)} && mount -t overlay overlay -o {word(self.data)} {word(self.target)}"
+
+    def name(self) -> str:
+        return f"mount overlay on {self.target}"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (), (self.directory.encode(), self.target.encode(), self.data.encode())
+
+
+class OpenTree(Step):
+    """open_tree(2), OPEN_TREE_CLONE: a private, detached copy of a mount, not yet anywhere."""
+
+    because = "The source is opened while the host's files are in sight; it becomes the container's when it is attached."
+    op: ClassVar[str] = "OPENTREE"
+    source: str
+    made: Ref
+    recursive: bool = False
+
+    def gives(self) -> tuple[Ref, ...]:
+        return (self.made,)
+
+    def call(self) -> str:
+        return f"open_tree(AT_FDCWD, {quote(self.source)}, OPEN_TREE_CLONE{'|AT_RECURSIVE' if self.recursive else ''})"
+
+    def name(self) -> str:
+        return f"open the mount source {self.source}"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (slot(self.made), self.recursive), (self.source.encode(),)
+
+
+class AttachTree(Step):
+    """mount_setattr(2) and move_mount(2) of a detached tree onto a target inside the new root (or of the host, `host`)."""
+
+    because = "A file or directory of the host, made visible inside."
+    op: ClassVar[str] = "ATTACH"
+    tree: Ref
+    target: str
+    set: int = 0
+    clear: int = 0
+    recursive_set: int = 0
+    propagation: int = 0
+    host: bool = False
+    idmap: tuple[Ref, ...] = ()
+
+    def needs(self) -> tuple[Ref, ...]:
+        return (self.tree, *self.idmap)
+
+    def call(self) -> str:
+        attributes = f"{attribute_names(self.set | self.recursive_set)}{'|IDMAP' if self.idmap else ''}"
+        return f"mount_setattr({self.tree.name}, {attributes}); move_mount({self.tree.name}, {quote(self.target)})"
+
+    def shell(self) -> str:
+        options = ",".join(["bind", *_option_words(self.set | self.recursive_set)])
+        return f"mount -o {options} ... {word(self.target)}"
+
+    def name(self) -> str:
+        return f"mount {self.tree.name} on {self.target}"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        mapped = slot(self.idmap[0]) if self.idmap else -1
+        numbers = (slot(self.tree), self.set, self.clear, self.recursive_set, self.propagation, self.host, mapped)
+        return numbers, (self.target.encode(),)
+
+
+class EnterRoot(Step):
+    """chdir(2) to what becomes the root; every later target is resolved inside it."""
+
+    because = "All that follows is done relative to the container's root, and cannot lead out of it."
+    op: ClassVar[str] = "ROOT"
+    path: str
+
+    def call(self) -> str:
+        return f'chdir({quote(self.path)}); open(".", O_PATH|O_DIRECTORY)'
+
+    def shell(self) -> str:
+        return f"cd {word(self.path)}"
+
+    def name(self) -> str:
+        return f"enter the root {self.path}"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (), (self.path.encode(),)
+
+
+class MountFilesystem(Step):
+    """fsopen(2), fsconfig(2), fsmount(2), move_mount(2): a new instance of a file system, inside the root."""
+
+    because = "A file system that the program expects."
+    op: ClassVar[str] = "FSMOUNT"
+    type: str
+    target: str
+    attributes: int = 0
+    data: tuple[str, ...] = ()
+    source: str = ""
+    strict: bool = False  # the target must be a real directory, no symbolic link anywhere on its way
+
+    def call(self) -> str:
+        data = ",".join(self.data)
+        config = f'fsconfig(fs, {quote(data)}); ' if data else ""
+        return f"fsopen({quote(self.type)}); {config}fsmount(fs, {attribute_names(self.attributes)}); move_mount({quote(self.target)})"
+
+    def shell(self) -> str:
+        options = ",".join([*_option_words(self.attributes), *self.data])
+        return f"mount -t {self.type}{' -o ' + word(options) if options else ''} {word(self.source or self.type)} .{word(self.target)}"
+
+    def name(self) -> str:
+        return f"mount {self.type} on {self.target}"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        texts = (self.type, self.target, self.source or self.type, *self.data)
+        return (self.attributes, self.strict), tuple(t.encode() for t in texts)
+
+
+class MakeNode(Step):
+    """mknod(2) inside the root, with the mode as given whatever the umask."""
+
+    because = "A device that every program may expect."
+    op: ClassVar[str] = "MKNOD"
+    path: str
+    mode: int
+    major: int = 0
+    minor: int = 0
+    uid: int = 0
+    gid: int = 0
+
+    def call(self) -> str:
+        return f"mknodat(root, {quote(self.path)}, {self.mode:#o}, makedev({self.major}, {self.minor}))"
+
+    def shell(self) -> str:
+        kind = {0o020000: "c", 0o060000: "b"}.get(self.mode & 0o170000, "p")
+        numbers = "" if kind == "p" else f" {self.major} {self.minor}"
+        return f"mknod -m {self.mode & 0o7777:o} .{word(self.path)} {kind}{numbers}"
+
+    def name(self) -> str:
+        return f"make device {self.path}"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (self.mode, self.major, self.minor, self.uid, self.gid), (self.path.encode(),)
+
+
+class MakeLink(Step):
+    """symlink(2) inside the root; one that is there already is left as it is."""
+
+    because = "A link that programs expect."
+    op: ClassVar[str] = "SYMLINK"
+    target: str
+    path: str
+
+    def call(self) -> str:
+        return f"symlinkat({quote(self.target)}, root, {quote(self.path)})"
+
+    def shell(self) -> str:
+        return f"ln -s {word(self.target)} .{word(self.path)}"
+
+    def name(self) -> str:
+        return f"make link {self.path}"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (), (self.target.encode(), self.path.encode())
+
+
+class MakeFolder(Step):
+    """mkdir(2) inside the root, with missing parents; one that is there is left as it is."""
+
+    because = "The directory that the program shall start in."
+    op: ClassVar[str] = "MKDIR"
+    path: str
+
+    def call(self) -> str:
+        return f"mkdirat(root, {quote(self.path)}, 0755)"
+
+    def shell(self) -> str:
+        return f"mkdir -p .{word(self.path)}"
+
+    def name(self) -> str:
+        return f"make directory {self.path}"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (), (self.path.encode(),)
+
+
+class PivotRoot(Step):
+    """pivot_root(2) of "." onto itself, and the old root is unmounted from under it."""
+
+    because = "The container's root becomes the root, and the host's files are out of reach: there is no path to them any more."
+    op: ClassVar[str] = "PIVOT"
+
+    def call(self) -> str:
+        return 'pivot_root(".", "."); umount2(".", MNT_DETACH); chdir("/")'
+
+    def shell(self) -> str:
+        return "pivot_root . . && umount -l ."
+
+    def name(self) -> str:
+        return "pivot_root into the container's root"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (), ()
+
+
+class Mask(Step):
+    """Cover a path: a file by /dev/null, a directory by an empty read-only tmpfs. A path that is not there needs no cover."""
+
+    because = "It tells or changes something of the whole machine."
+    op: ClassVar[str] = "MASK"
+    path: str
+
+    def call(self) -> str:
+        return f'move_mount("/dev/null" or tmpfs, {quote(self.path)})'
+
+    def shell(self) -> str:
+        return f"mount --bind /dev/null {word(self.path)}"
+
+    def name(self) -> str:
+        return f"mask {self.path}"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (), (self.path.encode(),)
+
+
+class MakeReadonly(Step):
+    """open_tree(2), mount_setattr(2), move_mount(2): the same, read-only, over itself; of a mount (`whole`) only the attribute."""
+
+    because = "Readable, but it configures the whole machine's kernel."
+    op: ClassVar[str] = "READONLY"
+    path: str
+    attributes: int = ATTR_RDONLY
+    whole: bool = False
+
+    def call(self) -> str:
+        copy = "" if self.whole else f"open_tree({quote(self.path)}, OPEN_TREE_CLONE); "
+        return f"{copy}mount_setattr({quote(self.path)}, {attribute_names(self.attributes)})"
+
+    def shell(self) -> str:
+        path = word(self.path)
+        again = f"mount -o remount,bind,ro {path}"
+        return again if self.whole else f"mount --bind {path} {path} && {again}"
+
+    def name(self) -> str:
+        return f"make {self.path} read-only"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (self.attributes, self.whole), (self.path.encode(),)
+
+
+class WriteSysctl(Step):
+    """Write below /proc/sys, checked to be procfs."""
+
+    because = "A kernel parameter of the container's own namespaces, as asked."
+    op: ClassVar[str] = "SYSCTL"
+    key: str
+    value: str
+
+    def _path(self) -> str:
+        # sysctl(8): dots separate, unless a slash says that dots are part of names
+        return "sys/" + (self.key if "/" in self.key else self.key.replace(".", "/"))
+
+    def call(self) -> str:
+        return f"write({quote('/proc/' + self._path())}, {quote(self.value)})"
+
+    def shell(self) -> str:
+        return f"sysctl -w {word(self.key)}={word(self.value)}"
+
+    def name(self) -> str:
+        return f"set the kernel parameter {self.key} to {self.value}"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (), (self._path().encode(), self.value.encode())

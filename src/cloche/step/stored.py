@@ -1,0 +1,94 @@
+"""Steps as text and back: what a keeper needs of a plan to execute, undo and explain it, in a file that outlives it.
+
+    line 1   JSON: {"count": acts, "host": [[number, step], ...], ...what the engine adds}
+    rest     the flat form, for bell
+
+A value is {"_": class, field: ...}; bytes are {"b": latin-1}; tuples are lists. Only the classes named here can be read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloche.errors import Invalid
+from cloche.step.base import Ref
+from cloche.step.cgroup import FilterDevices, LimitCgroup, MakeCgroup
+from cloche.step.namespace import OpenNamespace
+from cloche.step.sync import Await, Open, StartBell
+from cloche.value import Value
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cloche.step.base import Plan, Step
+
+_KINDS: dict[str, type[Value]] = {
+    kind.__name__: kind for kind in (Ref, MakeCgroup, LimitCgroup, FilterDevices, OpenNamespace, StartBell, Await, Open)
+}
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, Value):
+        return {"_": type(value).__name__} | {f: _encode(getattr(value, f)) for f in value._fields}
+    if isinstance(value, tuple):
+        return [_encode(v) for v in value]
+    if isinstance(value, bytes):
+        return {"b": value.decode("latin-1")}
+    return value
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_decode(v) for v in value)
+    if isinstance(value, dict):
+        if "b" in value:
+            return value["b"].encode("latin-1")
+        fields = {k: _decode(v) for k, v in value.items() if k != "_"}
+        return _KINDS[value["_"]](**fields)
+    return value
+
+
+class StoredPlan(Value):
+    """The host's side of a plan with the numbers its steps have in the whole, the flat form, and the engine's notes."""
+
+    count: int
+    host: tuple[tuple[int, Step], ...]
+    flat: bytes
+    notes: dict[str, Any]
+
+    def undo(self) -> list[OSError]:
+        """As Plan.undo: take back what the host's steps made, last first, all of it. Returns what went wrong."""
+        problems = []
+        for _, step in reversed(self.host):
+            try:
+                step.undo()
+            except OSError as problem:
+                problems.append(problem)
+        return problems
+
+
+def stored(plan: Plan, flat: bytes, notes: dict[str, Any]) -> StoredPlan:
+    """What of `plan` is kept."""
+    host = tuple((number, act.step) for number, act in enumerate(plan.acts, 1) if act.actor == "host")
+    return StoredPlan(len(plan.acts), host, flat, notes)
+
+
+def dump(plan: StoredPlan) -> bytes:
+    """The plan as a file's content."""
+    from json import dumps
+
+    head = {"count": plan.count, "host": [[number, _encode(step)] for number, step in plan.host], "notes": plan.notes}
+    return dumps(head, separators=(",", ":")).encode() + b"\n" + plan.flat
+
+
+def load(content: bytes) -> StoredPlan:
+    """Read what dump() wrote. Raises Invalid when it is something else."""
+    from json import loads
+
+    try:
+        line, flat = content.split(b"\n", 1)
+        head = loads(line)
+        host = tuple((number, _decode(step)) for number, step in head["host"])
+        return StoredPlan(head["count"], host, flat, head["notes"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise Invalid("read a stored plan", f"it is damaged ({error})") from error

@@ -1,0 +1,148 @@
+"""What every test gets: a mount namespace of the run's own, a time limit, skips by probing, a store that cleans up.
+
+With `CLOCHE_LANE_REPORT` the outcome of each test is also written to that file as a line of JSON when the test ends;
+tools/lanes.py puts the lanes' reports together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+import leftovers
+import probes
+
+LIMIT = 60.0
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """No mount of a test reaches the host, however the test ends: the whole run lives in a slave namespace."""
+    if probes.available("root"):
+        probes.private_mount_namespace()
+
+
+# A time limit for each phase of a test, without a plugin. Failed is no Exception, so the code under test cannot swallow
+# it by accident, and the alarm repeats. A C call that never returns is ended by faulthandler_timeout.
+
+
+def _limited(item: pytest.Item) -> Generator[None, Any, Any]:
+    marker = item.get_closest_marker("timeout")
+    seconds = float(marker.args[0]) if marker else LIMIT
+
+    def ring(*_: object) -> None:
+        pytest.fail(f"not done after {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 5)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    names = [name for marker in item.iter_markers("requires") for name in marker.args]
+    if lacking := probes.missing(*names):
+        pytest.skip(f"needs {', '.join(lacking)}")
+    return (yield from _limited(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    return (yield from _limited(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
+    return (yield from _limited(item))
+
+
+class LaneReport:
+    """Writes the run as lines of JSON: what the lane is, each test's outcome as it ends, the exit status."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.stream = stream
+        self.outcomes: dict[str, dict[str, Any]] = {}
+
+    def write(self, **line: Any) -> None:
+        self.stream.write(json.dumps(line) + "\n")
+        self.stream.flush()
+
+    def pytest_sessionstart(self) -> None:
+        lane, root = os.environ.get("CLOCHE_LANE", "host"), probes.available("root")
+        self.write(lane=lane, layout=probes.layout(), root=root, kernel=platform.release())
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        entry = self.outcomes.setdefault(report.nodeid, {"outcome": "passed", "seconds": 0.0, "reason": ""})
+        entry["seconds"] += report.duration
+        if report.failed or (report.skipped and entry["outcome"] == "passed"):
+            entry["outcome"] = "xfailed" if hasattr(report, "wasxfail") else report.outcome
+            entry["reason"] = _reason(report)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        entry = self.outcomes.pop(nodeid, None)
+        if entry:
+            self.write(test=nodeid, **{**entry, "seconds": round(entry["seconds"], 3)})
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed or report.skipped:
+            self.write(test=report.nodeid, outcome=report.outcome, seconds=0.0, reason=_reason(report))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        self.write(end=int(exitstatus))
+        self.stream.close()
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """A skip's reason, a failure's last line."""
+    if isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2]).removeprefix("Skipped: ")
+    lines = str(report.longrepr).strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if path := os.environ.pop("CLOCHE_LANE_REPORT", ""):  # not for a pytest that a test starts
+        stream = open(path, "w", encoding="utf-8")  # noqa: SIM115 - the report closes it
+        config.pluginmanager.register(LaneReport(stream), "lane-report")
+
+
+@pytest.fixture
+def private_mounts() -> Iterator[None]:
+    """The test may mount what it likes: no mount reaches the host, and one that it leaves behind fails it."""
+    if not probes.available("root"):
+        pytest.skip("needs root")
+    before = leftovers.mount_ids()
+    yield
+    left = [path for number, path in leftovers.mount_ids().items() if number not in before]
+    for path in reversed(left):
+        probes.libc.umount2(path.encode(), probes.MNT_DETACH)
+    assert not left, f"left mounted: {', '.join(left)}"
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A CLOCHE_ROOT of the test's own (short: sockets live in it). Fails the test that leaves anything on the host."""
+    root = Path(tempfile.mkdtemp(prefix="cloche-", dir="/tmp"))
+    monkeypatch.setenv("CLOCHE_ROOT", str(root))
+    yield root
+    try:
+        leftovers.end_store(root)
+    finally:
+        left = leftovers.traces(root)
+        leftovers.sweep(root)
+        if not leftovers.mounts((str(root),)):  # never remove through a mount
+            shutil.rmtree(root)
+    assert not left, "left behind: " + "; ".join(left)

@@ -1,0 +1,183 @@
+"""What this host can do, found by trying it: the names that `@requires(...)` takes, each answered once a run.
+
+    @requires("root", "overlay", "cgroup:memory", "program:skopeo")
+    def test_...
+
+A probe tries the thing itself in a forked child, so it holds for a user, in a container and under User Mode Linux too.
+Names are checked when a test module is imported; the probes run when the first test needs them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+NEWTIME, NEWNS, NEWCGROUP, NEWUSER, NEWNET = 0x80, 0x20000, 0x2000000, 0x10000000, 0x40000000
+MS_REC, MS_SLAVE, MNT_DETACH = 0x4000, 0x80000, 2
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def succeeds(attempt: Callable[[], object]) -> bool:
+    """Whether `attempt` returns in a forked child; what it changes ends with the child."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            attempt()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def unshare(flags: int) -> None:
+    if libc.unshare(flags):
+        raise OSError(ctypes.get_errno(), f"unshare {flags:#x}")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    arguments = [text.encode() if text else None for text in (source, target, kind)]
+    if libc.mount(*arguments, ctypes.c_ulong(flags), data.encode() if data else None):
+        raise OSError(ctypes.get_errno(), f"mount {kind} on {target}")
+
+
+def private_mount_namespace() -> None:
+    """Puts the caller into a mount namespace whose mounts do not reach the one it came from. Raises OSError."""
+    unshare(NEWNS)
+    mount("", "/", "", MS_REC | MS_SLAVE)
+
+
+@contextmanager
+def scratch_tmpfs() -> Iterator[str]:
+    """A tmpfs of its own in a mount namespace of its own; for a forked child."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        private_mount_namespace()
+        mount("tmpfs", place, "tmpfs")
+        try:
+            yield place
+        finally:
+            libc.umount2(place.encode(), MNT_DETACH)
+
+
+def _rooted() -> None:
+    """What a container needs of root: mounts, and device nodes (no user namespace may make those)."""
+    with scratch_tmpfs() as place:
+        os.mknod(f"{place}/null", 0o20600, os.makedev(1, 3))
+
+
+def _file_system(kind: str, data: str = "") -> None:
+    with scratch_tmpfs() as place:
+        for name in ("lower", "upper", "work", "merged"):
+            os.mkdir(f"{place}/{name}")
+        mount(kind, f"{place}/merged", kind, 0, data.format(place))
+
+
+def cgroup_mounts() -> dict[str, str]:
+    """Mount point of each cgroup hierarchy by its controllers' names; `unified` is version 2's."""
+    found: dict[str, str] = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        if kind == "cgroup2":
+            found.setdefault("unified", before.split()[4])
+        elif kind == "cgroup":
+            for name in options.split(","):
+                found.setdefault(name, before.split()[4])
+    return found
+
+
+@functools.cache
+def layout() -> str:
+    """`v1`, `v2`, `hybrid` (version 1 with a `unified` tree beside it) or `none`."""
+    mounts = cgroup_mounts()
+    controllers = Path("/proc/cgroups").read_text() if Path("/proc/cgroups").exists() else ""
+    has_v1 = any(line.split()[0] in mounts for line in controllers.splitlines()[1:])
+    if "unified" in mounts:
+        return "hybrid" if has_v1 else "v2"
+    return "v1" if has_v1 else "none"
+
+
+def _controller(name: str) -> bool:
+    mounts = cgroup_mounts()
+    if name in mounts:
+        return True
+    root = mounts.get("unified")
+    if name == "devices" and root and layout() == "v2":  # no controller there: a BPF program does it
+        return True
+    return bool(root) and name in Path(f"{root}/cgroup.controllers").read_text().split()
+
+
+def _capability(number: int) -> bool:
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("CapEff:"))
+    return bool(int(line.split()[1], 16) >> number & 1)
+
+
+def _library(name: str) -> bool:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
+def _namespace(flag: int) -> Callable[[], bool]:
+    return lambda: succeeds(lambda: unshare(flag))
+
+
+PROBES: dict[str, Callable[[], bool]] = {
+    "root": lambda: succeeds(_rooted),
+    "overlay": lambda: succeeds(
+        lambda: _file_system("overlay", "lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work")
+    ),
+    "mqueue": lambda: succeeds(lambda: _file_system("mqueue")),
+    "userns": _namespace(NEWUSER),
+    "netns": _namespace(NEWNET),
+    "timens": _namespace(NEWTIME),
+    "cgroupns": _namespace(NEWCGROUP),
+    "seccomp": lambda: Path("/proc/sys/kernel/seccomp/actions_avail").exists(),
+    "libseccomp": lambda: _library("libseccomp.so.2"),
+    "sys_resource": lambda: _capability(24),
+    "swap": lambda: len(Path("/proc/swaps").read_text().splitlines()) > 1,
+}
+FAMILIES: dict[str, Callable[[str], bool]] = {
+    "cgroup": lambda name: layout() == name if name in ("v1", "v2", "hybrid") else _controller(name),
+    "program": lambda name: shutil.which(name) is not None,
+    "library": _library,
+    "file": lambda name: Path(name).exists(),
+    "filesystem": lambda name: name in Path("/proc/filesystems").read_text().split(),
+}
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError for what no probe answers, so that a slip of the pen is no silent skip."""
+    family, colon, rest = name.partition(":")
+    if not (name in PROBES or (colon and rest and family in FAMILIES)):
+        raise ValueError(f"no probe named {name!r} in tests/probes.py")
+
+
+@functools.cache
+def available(name: str) -> bool:
+    """Whether the host has it."""
+    check_name(name)
+    family, colon, rest = name.partition(":")
+    return FAMILIES[family](rest) if colon else PROBES[name]()
+
+
+def missing(*names: str) -> list[str]:
+    return [name for name in names if not available(name)]
+
+
+def requires(*names: str) -> pytest.MarkDecorator:
+    """Marks a test (or, as `pytestmark`, a module) that needs all of these; conftest.py skips it with the reason."""
+    for name in names:
+        check_name(name)
+    return pytest.mark.requires(*names)
