@@ -21,7 +21,7 @@ import pytest
 import leftovers
 import probes
 
-LIMIT = 60.0
+LIMIT = float(os.environ.get("CLOCHE_TEST_LIMIT", "0"))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -36,7 +36,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def _limited(item: pytest.Item) -> Generator[None, Any, Any]:
     marker = item.get_closest_marker("timeout")
-    seconds = float(marker.args[0]) if marker else LIMIT
+    seconds = max(float(marker.args[0]) if marker else 60.0, LIMIT)
 
     def ring(*_: object) -> None:
         pytest.fail(f"not done after {seconds:g} s")
@@ -117,6 +117,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if path := os.environ.pop("CLOCHE_LANE_REPORT", ""):  # not for a pytest that a test starts
         stream = open(path, "w", encoding="utf-8")  # noqa: SIM115 - the report closes it
         config.pluginmanager.register(LaneReport(stream), "lane-report")
+
+
+@pytest.fixture
+def kills() -> int:
+    """How often a test of the crash promise kills a process: a few dozen in the suite, a thousand by `make torture`."""
+    return int(os.environ.get("CLOCHE_KILLS", "30"))
 
 
 @pytest.fixture

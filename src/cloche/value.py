@@ -12,11 +12,11 @@ Fields are the annotations, in order, base classes first; defaults must be immut
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Self, dataclass_transform
+    from typing import Any, Self, dataclass_transform
 else:
 
     def dataclass_transform(**_: Any) -> Any:
@@ -119,3 +119,25 @@ def plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("latin-1")
     return value
+
+
+def encode(value: Any) -> Any:
+    """`value` for JSON so that decode() gives it back: values are {"_": class, field: ...}, bytes {"b": latin-1}."""
+    if isinstance(value, Value):
+        return {"_": type(value).__name__} | {f: encode(getattr(value, f)) for f in value._fields}
+    if isinstance(value, tuple):
+        return [encode(v) for v in value]
+    if isinstance(value, bytes):
+        return {"b": value.decode("latin-1")}
+    return value
+
+
+def decode(data: Any, kinds: dict[str, type[Value]]) -> Any:
+    """What encode() was given; only the named classes can come out. Raises KeyError, TypeError for anything else."""
+    if isinstance(data, list):
+        return tuple(decode(v, kinds) for v in data)
+    if isinstance(data, dict):
+        if "b" in data:
+            return data["b"].encode("latin-1")
+        return kinds[data["_"]](**{k: decode(v, kinds) for k, v in data.items() if k != "_"})
+    return data

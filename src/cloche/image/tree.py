@@ -82,11 +82,13 @@ class Tree:
         return Way(here, tuple(crossed))
 
     def find(self, path: str) -> Way | None:
-        """Like `walk`, but None where there is no such file."""
+        """Like `walk`, but None where a search goes on elsewhere: no such file, a forbidden folder, a loop of links."""
         try:
             return self.walk(path)
-        except NotFound:
-            return None
+        except Error as e:
+            if isinstance(e, NotFound) or e.errno in (errno.EACCES, errno.ELOOP):
+                return None
+            raise
 
     def open(self, path: str) -> int:
         """A descriptor of the file at a resolved path, for reading; no link is followed. Raises NotFound, Error."""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from errno import EBUSY, ENOENT, ESRCH
-from typing import TYPE_CHECKING
 
 from cloche.value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

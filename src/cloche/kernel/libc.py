@@ -10,7 +10,10 @@ import ctypes
 import os
 from ctypes import c_char_p, c_int, c_long, c_ulong, c_void_p
 from platform import machine
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 libc = ctypes.CDLL(None, use_errno=True)
 

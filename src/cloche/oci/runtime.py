@@ -56,12 +56,14 @@ class Process(Value):
 
 
 class Mount(Value):
-    """mounts[]: options are those of mount(8). `made` says that a missing target may be made, as engines expect."""
+    """mounts[]: options are those of mount(8). `pid` (with its start time): the source is that process's, not the host's."""
 
     destination: str
     type: str = ""
     source: str = ""
     options: tuple[str, ...] = ()
+    pid: int = 0
+    start_time: int = 0
 
 
 class Namespace(Value):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from cloche.oci.runtime import Namespace, Process, Spec
 from cloche.value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.step.rootfs import Folder, Overlay
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from cloche.errors import Unsupported
 from cloche.oci.runtime import DeviceRule
@@ -10,6 +9,7 @@ from cloche.step.base import Act, Ref
 from cloche.step.cgroup import FilterDevices, JoinCgroup, LimitCgroup, MakeCgroup, OpenForJoining
 from cloche.step.devices import v1_line, v2_program
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.oci.runtime import Resources
     from cloche.step.host import Host

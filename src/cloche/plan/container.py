@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from cloche.errors import Invalid
 from cloche.plan import cgroups, mounts
@@ -25,6 +24,7 @@ from cloche.step.process import NewKeyring, NewSession, OpenTerminal, WriteSelf
 from cloche.step.rootfs import Overlay
 from cloche.step.sync import Await, Gate, Open, Report, StartBell
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.oci.runtime import Process, Spec
     from cloche.plan.bundle import Bundle, Joining
@@ -166,11 +166,13 @@ def plan(bundle: Bundle, host: Host) -> Plan:
             opening.append(Act("stage", OpenTree(bundle.root.path, Ref("root"), recursive=True)))
     terminal, gate = _handover(process, "init", console=True)
     score = process.oom_score_adj
-    refs = tuple(Ref("ns." + kind) for kind in joined)
+    shared = mounts.others(bundle)
+    refs = tuple(ref for act in (*joined.values(), *shared) for ref in act.step.gives())
     return Plan(
         (
             *(cgroups.make(spec.cgroups_path, spec.resources, host) if spec.cgroups_path else ()),
             *joined.values(),
+            *shared,
             Act("host", StartBell(refs)),
             *([Act("stage", WriteSelf("/proc/self/oom_score_adj", str(score)))] if score is not None else ()),
             *opening,

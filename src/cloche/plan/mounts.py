@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from cloche.errors import Invalid, Unsupported
 from cloche.step.base import Act, Ref
@@ -21,8 +20,10 @@ from cloche.step.mount import (
     SetPropagation,
     mount_options,
 )
+from cloche.step.namespace import OpenNamespace, SetNamespace
 from cloche.step.rootfs import Overlay
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.oci.runtime import Device, Mount
     from cloche.plan.bundle import Bundle
@@ -100,7 +101,25 @@ def _bind(mount: Mount, number: int) -> tuple[list[Act], list[Act]]:
         options.propagation or MS_PRIVATE | MS_REC,
     )
     why = f"{mount.source} of the host, {'read-only' if (options.set | options.recursive_set) & 1 else 'writable'}."
-    return [Act("stage", OpenTree(mount.source, ref, options.recursive))], [Act("init", attach, why)]
+    opening = [Act("stage", OpenTree(mount.source, ref, options.recursive))]
+    if mount.pid:
+        there, back = Ref(f"mnt.{mount.pid}"), Ref("mnt.host")
+        opening = [
+            Act("stage", SetNamespace(there, "mount"), "The source is in the other container's mount namespace."),
+            *opening,
+            Act("stage", SetNamespace(back, "mount"), "And back."),
+        ]
+    return opening, [Act("init", attach, why)]
+
+
+def others(bundle: Bundle) -> list[Act]:
+    """The host's steps that open the mount namespaces of containers whose files are shared."""
+    acts: list[Act] = []
+    for pid, start in dict.fromkeys((m.pid, m.start_time) for m in bundle.spec.mounts if m.pid):
+        if not acts:
+            acts.append(Act("host", OpenNamespace("/proc/self/ns/mnt", Ref("mnt.host"))))
+        acts.append(Act("host", OpenNamespace(f"/proc/{pid}/ns/mnt", Ref(f"mnt.{pid}"), pid, start)))
+    return acts
 
 
 def _cgroups(mount: Mount, bundle: Bundle, host: Host) -> list[Act]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from cloche.errors import Invalid
 from cloche.step.base import Act
@@ -20,6 +19,7 @@ from cloche.step.process import (
     mask,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.oci.runtime import Process
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import fcntl
 import os
 from struct import unpack_from
-from typing import TYPE_CHECKING
 
 from cloche.errors import Unsupported
 from cloche.value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

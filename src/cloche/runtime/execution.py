@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import os
 from time import monotonic_ns
-from typing import TYPE_CHECKING
 
 from cloche.errors import CommandNotFound, Error, NotExecutable
 from cloche.runtime.bell import DONE, STARTED, Failure, Record, parse, peek, spawn
 from cloche.step.sync import Await, Open, StartBell
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType

@@ -7,13 +7,13 @@ removes them at any time.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from cloche.runtime.bell import binary, sealed
 from cloche.runtime.execution import Execution, StepFailed, explain
 from cloche.step.flat import flatten
 from cloche.step.stored import stored
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.step.base import Plan
 

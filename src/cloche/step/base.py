@@ -9,10 +9,10 @@ Not its business: which steps a container needs (that is plan()), who runs them 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from cloche.value import Value, plain
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, ClassVar, Protocol

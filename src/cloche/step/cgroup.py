@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from errno import EBUSY, EEXIST, ENOENT
-from typing import TYPE_CHECKING
 
 from cloche.step.base import Flat, Ref, Step, quote, word
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import ClassVar

@@ -7,8 +7,8 @@ access_type, major, minor). Pure: bytes out, nothing loaded here.
 from __future__ import annotations
 
 from struct import pack
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.oci.runtime import DeviceRule
 

@@ -11,10 +11,10 @@ StartBell passes, in its order.
 from __future__ import annotations
 
 from struct import pack
-from typing import TYPE_CHECKING
 
 from cloche.step import cgroup, mount, namespace, process, sync
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.step.base import Plan, Ref, Step
 

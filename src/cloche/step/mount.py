@@ -6,11 +6,11 @@ Sources are opened by the throw-away process while it sees the host (open_tree(2
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from cloche.kernel.mounts import ATTR_RDONLY, MS_PRIVATE, MS_REC, attribute_names, mount_options, propagation_names
 from cloche.step.base import Flat, Ref, Step, quote, word
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import ClassVar

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from cloche.kernel.namespaces import CLONE_INTO_CGROUP, CLONE_PARENT, KINDS, NEWUSER, flag_names
 from cloche.oci.runtime import IdMapping
 from cloche.step.base import Flat, Ref, Step, quote, word
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import ClassVar

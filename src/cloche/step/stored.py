@@ -8,15 +8,15 @@ A value is {"_": class, field: ...}; bytes are {"b": latin-1}; tuples are lists.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from cloche.errors import Invalid
 from cloche.step.base import Ref
 from cloche.step.cgroup import FilterDevices, LimitCgroup, MakeCgroup
 from cloche.step.namespace import OpenNamespace
 from cloche.step.sync import Await, Open, StartBell
-from cloche.value import Value
+from cloche.value import Value, decode, encode
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
@@ -25,27 +25,6 @@ if TYPE_CHECKING:
 _KINDS: dict[str, type[Value]] = {
     kind.__name__: kind for kind in (Ref, MakeCgroup, LimitCgroup, FilterDevices, OpenNamespace, StartBell, Await, Open)
 }
-
-
-def _encode(value: Any) -> Any:
-    if isinstance(value, Value):
-        return {"_": type(value).__name__} | {f: _encode(getattr(value, f)) for f in value._fields}
-    if isinstance(value, tuple):
-        return [_encode(v) for v in value]
-    if isinstance(value, bytes):
-        return {"b": value.decode("latin-1")}
-    return value
-
-
-def _decode(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(_decode(v) for v in value)
-    if isinstance(value, dict):
-        if "b" in value:
-            return value["b"].encode("latin-1")
-        fields = {k: _decode(v) for k, v in value.items() if k != "_"}
-        return _KINDS[value["_"]](**fields)
-    return value
 
 
 class StoredPlan(Value):
@@ -77,7 +56,7 @@ def dump(plan: StoredPlan) -> bytes:
     """The plan as a file's content."""
     from json import dumps
 
-    head = {"count": plan.count, "host": [[number, _encode(step)] for number, step in plan.host], "notes": plan.notes}
+    head = {"count": plan.count, "host": [[number, encode(step)] for number, step in plan.host], "notes": plan.notes}
     return dumps(head, separators=(",", ":")).encode() + b"\n" + plan.flat
 
 
@@ -88,7 +67,7 @@ def load(content: bytes) -> StoredPlan:
     try:
         line, flat = content.split(b"\n", 1)
         head = loads(line)
-        host = tuple((number, _decode(step)) for number, step in head["host"])
+        host = tuple((number, decode(step, _KINDS)) for number, step in head["host"])
         return StoredPlan(head["count"], host, flat, head["notes"])
     except (ValueError, KeyError, TypeError) as error:
         raise Invalid("read a stored plan", f"it is damaged ({error})") from error

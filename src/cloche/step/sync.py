@@ -9,10 +9,10 @@ and exits, and the whole plan is executed again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from cloche.step.base import Flat, Ref, Step
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import ClassVar

@@ -1,0 +1,114 @@
+"""A client in the foreground: output from the log as the keeper writes it, input straight into the container."""
+
+from __future__ import annotations
+
+import os
+
+from cloche.cli.terminal import Streams, attach
+from cloche.engine.removal import follow as lock_log
+from cloche.engine.waiting import Ending, Waiting
+from cloche.errors import Conflict, Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloche.cli.explaining import Explainer
+    from cloche.cli.terminal import Outcome
+    from cloche.engine.containers import Container, Engine, Started
+    from cloche.runtime.logview import Follower
+
+DEFAULT_KEYS = "ctrl-p,ctrl-q"
+BROKEN = 141
+
+
+def console_size(tty: bool) -> tuple[int, int]:
+    """Rows and columns of our terminal, (0, 0) where there is none or none is wanted."""
+    if tty:
+        for fd in (0, 1, 2):
+            if os.isatty(fd):
+                size = os.get_terminal_size(fd)
+                return size.lines, size.columns
+    return 0, 0
+
+
+def follow(
+    engine: Engine,
+    container: Container,
+    console: tuple[int, int],
+    explainer: Explainer | None,
+    sig_proxy: bool,
+    detach_keys: str,
+) -> int:
+    """Start and go along. The log's directory is ours to read before anything is written to it, whatever is removed when."""
+    directory = lock_log(engine.log_directory(container))
+    try:
+        started = engine.start(container, attach=True, console=console, explain=explainer)
+        if explainer:
+            explainer.show(started.records)
+        return go_along(engine, container, started, directory, sig_proxy=sig_proxy, detach_keys=detach_keys)
+    finally:
+        os.close(directory)
+
+
+def go_along(
+    engine: Engine,
+    container: Container,
+    started: Started,
+    directory: int,
+    *,
+    sig_proxy: bool,
+    detach_keys: str,
+    from_now: bool = False,
+    stdin: int | None = 0,
+) -> int:
+    """Pass output, input and signals until the end or until detached; returns the exit code."""
+    from cloche.runtime.logview import Follower, end
+
+    path = f"/proc/self/fd/{directory}"
+    tty = container.config.request.process.tty
+    with Follower(path, end(path) if from_now else None, hold=True) as output:
+        streams = streams_of(engine, container, started, output)
+        outcome = attach(
+            streams,
+            stdin=stdin if streams.input is not None else None,
+            tty=tty,
+            detach_keys=detach_keys or DEFAULT_KEYS,
+            sig_proxy=sig_proxy,
+            redraw=from_now,
+        )
+    return exit_code(outcome)
+
+
+def streams_of(engine: Engine, container: Container, started: Started, output: Follower) -> Streams:
+    """What connects us with the container."""
+    master, pipe = started.fds.get("master"), started.fds.get("input")
+    interactive = container.config.request.process.interactive
+
+    def end_input() -> None:
+        if pipe is not None:
+            os.close(started.fds.pop("input"))
+            engine.keeper.send({"op": "end_input", "id": container.id})
+
+    def send_signal(number: int) -> None:
+        try:
+            engine.signal(engine.find(container.id), number)
+        except Conflict:
+            return  # it has just ended
+        except Error:
+            return  # and was removed
+
+    taken = (master if interactive else None) if master is not None else pipe
+    return Streams(output, Waiting(engine.keeper, container.id, attached=True), taken, master, end_input, send_signal)
+
+
+def exit_code(outcome: Outcome) -> int:
+    """Docker's: the container's own; 0 when detached."""
+    if outcome.how == "exited":
+        result = outcome.result
+        assert isinstance(result, Ending)
+        code, reason = result
+        if code < 0:
+            raise Error("wait for the container", reason or "its exit status is unknown")
+        return code
+    if outcome.how == "interrupted":
+        return 128 + outcome.signal
+    return BROKEN if outcome.how == "broken" else 0

@@ -1,0 +1,23 @@
+"""One thing done to each of several containers: all are tried, each problem is a line, the exit code says whether all went well."""
+
+from __future__ import annotations
+
+import sys
+
+from cloche.errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+def each(names: Iterable[str], do: Callable[[str], str]) -> int:
+    """Print what `do` returns for each name; 1 when one failed, 0 when none did."""
+    code = 0
+    for name in names:
+        try:
+            print(do(name), flush=True)
+        except Error as error:
+            print(f"cloche: {error}", file=sys.stderr)
+            code = 1
+    return code

@@ -1,0 +1,342 @@
+"""Every verb's flags, as data: what is there, what Docker has and is not there yet, and what `--help` says.
+
+A row is (long name, short name, kind, placeholder, help). Kinds: `bool`, `text`, `int`, `list` (given again, it adds),
+`choice` (one of the placeholder's), `filter` (NAME=VALUE, adds). In `--help`, a row without help shares the next line.
+Rows are plain constants: they come from the compiled file at no cost, and a start looks at few of them.
+"""
+
+from __future__ import annotations
+
+from cloche.value import Value
+
+Row = tuple[str, str, str, str, str]
+Group = tuple[str, tuple[Row, ...]]
+
+
+class Verb(Value):
+    """A verb of the command line. `most` is -1 for any number of arguments; flags end at the first one if `leading`.
+
+    missing: Docker's flags that are refused by name, as words `name` or `name|s`.
+    """
+
+    name: str
+    usage: str
+    summary: str
+    groups: tuple[Group, ...]
+    least: int = 0
+    most: int = 0
+    leading: bool = False
+    examples: tuple[str, ...] = ()
+    missing: str = ""
+
+    def rows(self) -> dict[str, Row]:
+        """The rows by long name."""
+        return {row[0]: row for _, group in self.groups for row in group}
+
+
+_PROCESS: tuple[Row, ...] = (
+    ("interactive", "i", "bool", "", ""),
+    ("tty", "t", "bool", "", "keep standard input open; allocate a terminal"),
+    ("env", "e", "list", "K[=V]", ""),
+    ("env-file", "", "list", "FILE", "variables; a K without a value is the caller's"),
+    ("user", "u", "text", "USER[:GROUP]", ""),
+    ("group-add", "", "list", "GROUP", "who it is; more groups"),
+    ("workdir", "w", "text", "DIR", ""),
+    ("entrypoint", "", "text", "PROGRAM", "where it starts; what is run instead of the image's"),
+    ("init", "", "bool", "", ""),
+    ("stop-signal", "", "text", "SIGNAL", ""),
+    ("stop-timeout", "", "int", "SECONDS", "a small PID 1; how it is stopped"),
+)
+_CONTAINER: tuple[Row, ...] = (
+    ("name", "", "text", "NAME", ""),
+    ("hostname", "h", "text", "NAME", "the container's name, its host name"),
+    ("label", "l", "list", "K=V", ""),
+    ("annotation", "", "list", "K=V", "data about it, for you and for runtimes"),
+    ("cidfile", "", "text", "FILE", ""),
+    ("rm", "", "bool", "", "write its id to a file; remove it when it ends"),
+)
+_FOREGROUND: tuple[Row, ...] = (
+    ("detach", "d", "bool", "", ""),
+    ("detach-keys", "", "text", "KEYS", "in the background; the keys that leave it"),
+    ("sig-proxy", "", "bool", "", "pass signals on (on unless --sig-proxy=false)"),
+    ("explain", "", "bool", "", "print each step as it is executed, with its time"),
+)
+_RESOURCES: tuple[Row, ...] = (
+    ("memory", "m", "text", "SIZE", ""),
+    ("memory-swap", "", "text", "SIZE", "64m, 1g; together with swap, -1: any"),
+    ("cpus", "", "text", "N", ""),
+    ("cpu-shares", "c", "int", "N", ""),
+    ("cpuset-cpus", "", "text", "0-3,5", "how many CPUs (0.5), which weight, which ones"),
+    ("pids-limit", "", "int", "N", ""),
+    ("ulimit", "", "list", "NAME=SOFT[:HARD]", "processes; limits of each process"),
+    ("memory-reservation", "", "text", "SIZE", ""),
+    ("shm-size", "", "text", "SIZE", "a soft limit; of /dev/shm"),
+    ("oom-score-adj", "", "int", "N", "-1000 to 1000, more is killed sooner"),
+)
+_FILES: tuple[Row, ...] = (
+    ("volume", "v", "list", "SRC:DST[:ro,rshared,...]", "a directory or file of the host"),
+    ("mount", "", "list", "type=bind|tmpfs,source=,target=,...", "the same, in long form"),
+    ("tmpfs", "", "list", "DST[:size=64m,...]", ""),
+    ("read-only", "", "bool", "", "files in memory; the root cannot be written"),
+    ("device", "", "list", "SRC[:DST[:rwm]]", "a device of the host"),
+)
+_ISOLATION: tuple[Row, ...] = (
+    ("network", "", "text", "none|host|container:ID", "none is the default"),
+    ("pid", "", "text", "host|container:ID", ""),
+    ("uts", "", "text", "host", "whose processes, whose host name it sees"),
+    ("ipc", "", "text", "host|private|shareable|container:ID", "whose semaphores, queues, shared memory"),
+    ("cgroupns", "", "text", "host|private", ""),
+    ("userns", "", "text", "host|auto|MAP", "MAP: CONTAINER:HOST:SIZE[,...]"),
+    ("cap-add", "", "list", "CAP", ""),
+    ("cap-drop", "", "list", "CAP", "capabilities: NET_ADMIN, ALL, ..."),
+    ("security-opt", "", "list", "OPT", "seccomp=FILE|unconfined, no-new-privileges"),
+    ("privileged", "", "bool", "", ""),
+    ("sysctl", "", "list", "K=V", "all rights; kernel parameters"),
+)
+_RUN_MISSING = (
+    "add-host attach|a blkio-weight blkio-weight-device cgroup-parent cpu-count cpu-percent cpu-period cpu-quota "
+    "cpu-rt-period cpu-rt-runtime cpuset-mems device-cgroup-rule device-read-bps device-read-iops device-write-bps "
+    "device-write-iops disable-content-trust dns dns-opt dns-option dns-search domainname expose gpus health-cmd "
+    "health-interval health-retries health-start-interval health-start-period health-timeout io-maxbandwidth "
+    "io-maxiops ip ip6 isolation kernel-memory label-file link link-local-ip log-driver log-opt mac-address "
+    "memory-swappiness net-alias network-alias no-healthcheck oom-kill-disable platform publish|p publish-all|P pull "
+    "quiet|q restart runtime storage-opt use-api-socket volume-driver volumes-from step timings"
+)
+_CREATE: tuple[Group, ...] = (
+    ("Process", _PROCESS),
+    ("Container", _CONTAINER),
+    ("Resources", _RESOURCES),
+    ("Files", _FILES),
+    ("Isolation", _ISOLATION),
+)
+_KEYS: Row = ("detach-keys", "", "text", "KEYS", "the keys that leave it running (ctrl-p,ctrl-q)")
+_FILTER: Row = ("filter", "f", "filter", "NAME=VALUE", "only those that match; may be given again")
+_LISTING: Row = ("format", "", "text", "FORMAT", "table, table TEMPLATE, json or a Go template")
+_TEMPLATE: Row = ("format", "f", "text", "FORMAT", "json or a Go template")
+_NO_TRUNC: Row = ("no-trunc", "", "bool", "", "whole ids and commands")
+_QUIET: Row = ("quiet", "q", "bool", "", "only ids")
+
+GLOBAL: tuple[Row, ...] = (
+    ("root", "", "text", "DIR", "the store (CLOCHE_ROOT; /var/lib/cloche)"),
+    ("debug", "D", "bool", "", "show where an error came from (CLOCHE_DEBUG=1)"),
+    ("help", "", "bool", "", ""),
+    ("version", "v", "bool", "", "print this; print the version"),
+)
+ALIASES = {"net": "network", "time": "timeout"}  # spellings that Docker still takes
+HELP: Row = ("help", "", "bool", "", "print this")
+
+VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of `cloche --help`
+    "run": ("Containers", "make a container of an image and run a command in it"),
+    "create": ("Containers", "make a container without starting it"),
+    "start": ("Containers", "start containers"),
+    "stop": ("Containers", "stop containers: a signal, then SIGKILL"),
+    "kill": ("Containers", "send containers a signal"),
+    "rm": ("Containers", "remove containers"),
+    "wait": ("Containers", "wait for containers to end and print their exit codes"),
+    "exec": ("Containers", "run a command in a running container"),
+    "attach": ("Containers", "connect this terminal to a running container"),
+    "logs": ("Containers", "print what a container wrote"),
+    "ps": ("Containers", "list containers"),
+    "plan": ("See through", "print what `run` would ask of the kernel, and run nothing"),
+    "inspect": ("See through", "print all that is known of containers and images, as JSON"),
+    "info": ("See through", "print facts about this host and its store"),
+    "version": ("See through", "print versions"),
+    "pack": ("Images", "make an image of programs of this host"),
+    "load": ("Images", "load images from an archive or folder"),
+    "images": ("Images", "list images"),
+    "tag": ("Images", "give an image another name"),
+    "rmi": ("Images", "remove images"),
+}
+
+
+def verb(name: str) -> Verb:
+    """A verb's table. Raises KeyError."""
+    summary = VERBS[name][1]
+    if name in ("run", "create", "plan"):
+        return _making(name, summary)
+    usage, least, most, rows, examples, missing = _REST[name]
+    groups: tuple[Group, ...] = (("Options", (*rows, HELP)),)
+    return Verb(name, usage, summary, groups, least, most, name == "exec", examples, missing)
+
+
+def _making(name: str, summary: str) -> Verb:
+    """run, create and plan: the same flags but for how the caller goes along."""
+    groups = _CREATE
+    missing = _RUN_MISSING
+    examples: tuple[str, ...]
+    if name == "create":
+        examples = ("cloche create --name web -m 64m starter sleep 1000", "cloche start web")
+        missing += " detach|d sig-proxy detach-keys explain"
+        groups = (*groups, ("Options", (HELP,)))
+    elif name == "plan":
+        form: Row = ("format", "", "choice", "text|json", "for people, or as data")
+        groups = (*groups, ("Foreground", _FOREGROUND[:-1]), ("Options", (form, HELP)))
+        missing += " explain"
+        examples = ("cloche plan -m 64m starter true", "cloche plan --format json --userns auto starter sh | less")
+    else:
+        groups = (*groups, ("Foreground", (*_FOREGROUND, HELP)))
+        examples = (
+            "cloche run -it --rm starter sh",
+            "cloche run --rm -m 64m --cpus 0.5 -v ./data:/data:ro starter ls /data",
+        )
+    return Verb(name, "IMAGE [COMMAND] [ARG...]", summary, groups, 1, -1, True, examples, missing)
+
+
+# name: (usage, fewest and most arguments, rows, examples, missing)
+_REST: dict[str, tuple[str, int, int, tuple[Row, ...], tuple[str, ...], str]] = {
+    "start": (
+        "CONTAINER [CONTAINER...]",
+        1,
+        -1,
+        (
+            ("attach", "a", "bool", "", "connect its output and pass signals on"),
+            ("interactive", "i", "bool", "", "connect standard input"),
+            _KEYS,
+        ),
+        ("cloche start web", "cloche start -ai web"),
+        "checkpoint checkpoint-dir",
+    ),
+    "stop": (
+        "CONTAINER [CONTAINER...]",
+        1,
+        -1,
+        (
+            ("signal", "s", "text", "SIGNAL", "the signal (the container's own, or SIGTERM)"),
+            ("timeout", "t", "int", "SECONDS", "how long to wait before SIGKILL (10; -1: for ever)"),
+        ),
+        ("cloche stop web", "cloche stop -t 0 web db"),
+        "",
+    ),
+    "kill": (
+        "CONTAINER [CONTAINER...]",
+        1,
+        -1,
+        (("signal", "s", "text", "SIGNAL", "the signal (SIGKILL)"),),
+        ("cloche kill web", "cloche kill -s HUP web"),
+        "",
+    ),
+    "rm": (
+        "CONTAINER [CONTAINER...]",
+        1,
+        -1,
+        (("force", "f", "bool", "", "kill those that run"),),
+        ("cloche rm web", "cloche rm -f $(cloche ps -aq)"),
+        "link|l volumes|v",
+    ),
+    "wait": ("CONTAINER [CONTAINER...]", 1, -1, (), ("cloche wait web", "cloche wait web db"), ""),
+    "exec": (
+        "CONTAINER COMMAND [ARG...]",
+        2,
+        -1,
+        (
+            ("interactive", "i", "bool", "", ""),
+            ("tty", "t", "bool", "", "keep standard input open; allocate a terminal"),
+            ("detach", "d", "bool", "", ""),
+            ("detach-keys", "", "text", "KEYS", "in the background; the keys that leave it"),
+            ("env", "e", "list", "K[=V]", ""),
+            ("env-file", "", "list", "FILE", "variables"),
+            ("user", "u", "text", "USER[:GROUP]", ""),
+            ("workdir", "w", "text", "DIR", "who it is; where it starts"),
+            ("privileged", "", "bool", "", "all rights"),
+        ),
+        ("cloche exec -it web sh", "cloche exec -u nobody -e LANG=C web env"),
+        "",
+    ),
+    "attach": (
+        "CONTAINER",
+        1,
+        1,
+        (
+            _KEYS,
+            ("no-stdin", "", "bool", "", "do not connect standard input"),
+            ("sig-proxy", "", "bool", "", "pass signals on (on unless --sig-proxy=false)"),
+        ),
+        ("cloche attach web", "cloche attach --no-stdin web"),
+        "",
+    ),
+    "logs": (
+        "CONTAINER",
+        1,
+        1,
+        (
+            ("follow", "f", "bool", "", "go on until the container ends"),
+            ("since", "", "text", "TIME", "from then on: 2013-01-02T13:23:37Z, or 42m ago"),
+            ("tail", "n", "text", "N|all", "only the last lines"),
+            ("timestamps", "t", "bool", "", "when each was written"),
+        ),
+        ("cloche logs -f web", "cloche logs -t --since 10m --tail 100 web"),
+        "details until",
+    ),
+    "ps": (
+        "",
+        0,
+        0,
+        (
+            ("all", "a", "bool", "", "also those that do not run"),
+            _FILTER,
+            _LISTING,
+            ("last", "n", "int", "N", "the last N that were created"),
+            ("latest", "l", "bool", "", "the last one that was created"),
+            _NO_TRUNC,
+            _QUIET,
+        ),
+        ("cloche ps -a", "cloche ps --filter status=exited --format '{{.Names}}: {{.Status}}'"),
+        "size|s",
+    ),
+    "inspect": (
+        "NAME|ID [NAME|ID...]",
+        1,
+        -1,
+        (_TEMPLATE, ("type", "", "choice", "container|image", "only of this kind")),
+        ("cloche inspect web", "cloche inspect -f '{{.State.ExitCode}}' web"),
+        "size|s",
+    ),
+    "load": (
+        "",
+        0,
+        0,
+        (
+            ("input", "i", "text", "PATH", "an archive or folder (standard input)"),
+            ("quiet", "q", "bool", "", "say nothing"),
+        ),
+        ("cloche load -i image.tar", "docker save alpine | cloche load"),
+        "platform",
+    ),
+    "images": (
+        "[REPOSITORY[:TAG]]",
+        0,
+        1,
+        (
+            ("all", "a", "bool", "", "all images, also those without a name"),
+            ("digests", "", "bool", "", "also digests"),
+            _FILTER,
+            _LISTING,
+            _NO_TRUNC,
+            _QUIET,
+        ),
+        ("cloche images", "cloche images --format '{{.Repository}}:{{.Tag}} {{.Size}}'"),
+        "tree",
+    ),
+    "rmi": (
+        "IMAGE [IMAGE...]",
+        1,
+        -1,
+        (("force", "f", "bool", "", "also when it has other names"),),
+        ("cloche rmi starter", "cloche rmi $(cloche images -q)"),
+        "no-prune platform",
+    ),
+    "tag": ("SOURCE[:TAG] TARGET[:TAG]", 2, 2, (), ("cloche tag starter base", "cloche tag starter tools:1"), ""),
+    "pack": (
+        "PROGRAM [PROGRAM...]",
+        1,
+        -1,
+        (
+            ("tag", "t", "text", "NAME[:TAG]", "the image's name"),
+            ("add", "", "list", "PATH", "a file or folder to pack too"),
+        ),
+        ("cloche pack -t tools sh ls cat", "cloche pack -t py --add /usr/lib/python3.11 python3"),
+        "",
+    ),
+    "version": ("", 0, 0, (_TEMPLATE,), ("cloche version", "cloche version -f json"), ""),
+    "info": ("", 0, 0, (_TEMPLATE,), ("cloche info", "cloche info -f '{{.KeeperPid}}'"), ""),
+}

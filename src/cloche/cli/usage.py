@@ -1,0 +1,52 @@
+"""What `--help` prints: a screen a verb, flags in groups, two examples. Made of `flags`, so never out of date."""
+
+from __future__ import annotations
+
+from cloche.cli.flags import GLOBAL, VERBS, verb
+
+TYPE_CHECKING = False  # importing typing would cost a start 8 ms
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cloche.cli.flags import Row
+
+_COLUMN = 56  # where the explanations begin
+
+
+def usage(name: str = "") -> str:
+    """The help of a verb, or of the whole command line. Raises KeyError for an unknown verb."""
+    if not name:
+        return _overview()
+    table = verb(name)
+    lines = [f"Usage: cloche {name} [OPTIONS] {table.usage}".rstrip(), "", table.summary[0].upper() + table.summary[1:]]
+    for title, rows in table.groups:
+        lines += ["", f"{title}:", *_lines(rows)]
+    lines += ["", "Examples:", *(f"  {example}" for example in table.examples)]
+    return "\n".join(lines) + "\n"
+
+
+def _overview() -> str:
+    lines = ["Usage: cloche [OPTIONS] COMMAND [ARG...]", "", "Containers that you can see through"]
+    titles = dict.fromkeys(group for group, _ in VERBS.values())
+    for title in titles:
+        lines += ["", f"{title}:"]
+        lines += [f"  {name:9} {summary}" for name, (group, summary) in VERBS.items() if group == title]
+    lines += ["", "Options, before the command:", *_lines(GLOBAL), "", "Examples:"]
+    lines += ["  cloche run -it --rm starter sh", "  cloche plan starter true", "", "More: cloche COMMAND --help"]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(rows: Iterable[Row]) -> list[str]:
+    """A line for each row that has an explanation, with the rows before it that have none."""
+    lines: list[str] = []
+    names: list[str] = []
+    for name, short, _, placeholder, text in rows:
+        names.append((f"-{short}, " if short else "") + f"--{name}" + (f" {placeholder}" if placeholder else ""))
+        if text:
+            left = "  " + "; ".join(names)
+            names = []
+            if len(left) >= _COLUMN:
+                lines.append(left)
+                left = ""
+            lines.append(f"{left:{_COLUMN}}{text}")
+    return lines

@@ -1,0 +1,130 @@
+"""ps: list containers."""
+
+from __future__ import annotations
+
+from time import time
+
+from cloche.cli.table import command_text, label_heading, listing, short_id
+from cloche.engine.containers import RUNNING, Engine
+from cloche.engine.units import human_duration, status
+from cloche.errors import Invalid
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cloche.cli.arguments import Parsed
+    from cloche.engine.containers import Container
+
+DEFAULT = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Names}}"
+HEADINGS = {
+    "ID": "CONTAINER ID",
+    "Names": "NAMES",
+    "Image": "IMAGE",
+    "Command": "COMMAND",
+    "CreatedAt": "CREATED AT",
+    "RunningFor": "CREATED",
+    "Ports": "PORTS",
+    "State": "STATE",
+    "Status": "STATUS",
+    "Labels": "LABELS",
+    "Mounts": "MOUNTS",
+    "Networks": "NETWORKS",
+    "Label": label_heading,
+}
+FILTERS = ("id", "name", "label", "status", "exited", "ancestor", "before", "since", "network")
+
+
+def row(container: Container, now: float, whole: bool) -> dict[str, Any]:
+    """A container's cells, with Docker's names."""
+    labels = dict(container.config.labels)
+    from time import localtime, strftime
+
+    state = status(
+        container.status,
+        container.started / 1e9,
+        container.finished / 1e9,
+        now=now,
+        code=None if container.exit_code < 0 else container.exit_code,
+        out_of_memory=container.oom,
+    )
+    return {
+        "ID": short_id(container.id, whole),
+        "Names": container.name,
+        "Image": container.image,
+        "Command": command_text(container.config.args, whole),
+        "CreatedAt": strftime("%Y-%m-%d %H:%M:%S %z %Z", localtime(container.created / 1e9)),
+        "RunningFor": human_duration(now - container.created / 1e9) + " ago",
+        "Ports": "",
+        "State": container.status,
+        "Status": state,
+        "Labels": ",".join(f"{k}={v}" for k, v in labels.items()),
+        "Mounts": ",".join(m.source for m in container.config.request.files.mounts if m.kind == "bind"),
+        "Networks": container.config.request.network,
+        "Label": lambda key: labels.get(key, ""),
+    }
+
+
+def matches(container: Container, name: str, value: str, everything: list[Container]) -> bool:
+    """Whether one filter lets it through. Raises Invalid."""
+    labels = dict(container.config.labels)
+    if name == "label":
+        key, given, wanted = value.partition("=")
+        return key in labels and (not given or labels[key] == wanted)
+    if name == "name":
+        from re import error, search
+
+        try:
+            return search(value, container.name) is not None or search(value, "/" + container.name) is not None
+        except error as problem:
+            raise Invalid(f"filter name={value}", f"not a regular expression ({problem})") from None
+    if name == "exited":
+        return container.status == "exited" and str(container.exit_code) == value
+    if name in ("before", "since"):
+        other = next((c for c in everything if value in (c.name, c.id) or c.id.startswith(value)), None)
+        if other is None:
+            raise Invalid(f"filter {name}={value}", "there is no such container")
+        return container.created < other.created if name == "before" else container.created > other.created
+    if name == "ancestor":
+        ident = container.image_id.removeprefix("sha256:")
+        return value in (container.image, container.image_id) or (len(value) >= 12 and ident.startswith(value)) or container.image.split(":")[0] == value
+    if name == "network":
+        return container.config.request.network == value
+    if name == "status":
+        return container.status == value
+    return container.id.startswith(value)
+
+
+def select(parsed: Parsed, everything: list[Container]) -> list[Container]:
+    """Those that the flags ask for, newest first. Raises Invalid for a filter that is none."""
+    filters = parsed.filters()
+    for name, value in filters:
+        if name not in FILTERS:
+            raise Invalid(f"filter {name}={value}", "invalid filter", f"one of {', '.join(FILTERS)}")
+        if name == "status" and value not in ("created", "running", "exited", "paused", "restarting", "removing", "dead"):
+            raise Invalid(f"filter status={value}", "there is no such status", "created, running or exited")
+    last = 1 if parsed.on("latest") else parsed.number("last")
+    if last is not None and last > 0:
+        found = everything[:last]
+    elif parsed.on("all") or any(name in ("status", "exited") for name, _ in filters):
+        found = everything
+    else:
+        found = [c for c in everything if c.status == RUNNING]
+    names = {name for name, _ in filters}
+    for name in names:  # several of one kind widen, several kinds narrow; labels always narrow
+        values = [v for n, v in filters if n == name]
+        test = all if name == "label" else any
+        found = [c for c in found if test(matches(c, name, v, everything) for v in values)]
+    return found
+
+
+def main(parsed: Parsed) -> int:
+    """See `cloche ps --help`."""
+    found = select(parsed, Engine(parsed.root or None).containers())
+    whole, now = parsed.on("no-trunc"), time()
+    if parsed.on("quiet") and not parsed.text("format"):
+        for container in found:
+            print(short_id(container.id, whole))
+        return 0
+    print(listing(parsed.text("format"), DEFAULT, HEADINGS, [row(c, now, whole) for c in found]), end="")
+    return 0

@@ -1,0 +1,242 @@
+"""From a container's settled configuration to a Bundle. Pure: what must be looked up comes as Facts."""
+
+from __future__ import annotations
+
+from cloche.engine.request import SHM_SIZE, bandwidth, bounding, mount_options
+from cloche.errors import Invalid
+from cloche.oci.runtime import (
+    Capabilities,
+    Device,
+    DeviceRule,
+    Mount,
+    Namespace,
+    Process,
+    Resources,
+    Rlimit,
+    Spec,
+    User,
+)
+from cloche.plan.bundle import Bundle, Joining
+from cloche.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloche.engine.config import ContainerConfig
+    from cloche.engine.request import ExecRequest
+    from cloche.engine.store import Store
+    from cloche.step.rootfs import Folder, Overlay
+
+MASKED = (
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)
+READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+NODES = tuple(
+    Device("/dev/" + name, "c", major, minor)
+    for name, major, minor in (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+)
+
+
+class Other(Value):
+    """A running process whose namespaces are joined: a container's first, by its id."""
+
+    pid: int
+    start_time: int
+    ipc: str = ""
+
+
+class Facts(Value):
+    """What was looked up for this start: other containers by id, devices of the host, the compiled seccomp filter."""
+
+    others: tuple[tuple[str, Other], ...] = ()
+    devices: tuple[Device, ...] = ()
+    filter: bytes = b""
+    filter_flags: int = 0
+    console_size: tuple[int, int] = (0, 0)
+
+
+def _capabilities(config: ContainerConfig) -> Capabilities:
+    names = bounding(config.request.security)
+    return Capabilities(names, names, names)
+
+
+def process(config: ContainerConfig, facts: Facts) -> Process:
+    """The first process."""
+    wanted = config.request.process
+    return Process(
+        config.args,
+        config.env,
+        config.cwd,
+        User(name=config.user, additional_groups=wanted.groups),
+        wanted.tty,
+        facts.console_size,
+        _capabilities(config),
+        tuple(Rlimit("RLIMIT_" + u.name.upper(), u.soft, u.hard) for u in wanted.ulimits),
+        config.request.security.no_new_privileges,
+        wanted.oom_score_adj,
+        wanted.init,
+    )
+
+
+def _namespaces(config: ContainerConfig, others: dict[str, Other]) -> tuple[Namespace, ...]:
+    wanted = config.request.namespaces
+    modes = {
+        "user": "" if wanted.user in ("auto", "map") else "host",
+        "mount": "",
+        "pid": wanted.pid,
+        "network": "" if config.request.network == "none" else config.request.network,
+        "ipc": wanted.ipc,
+        "uts": wanted.uts,
+        "cgroup": wanted.cgroup,
+    }
+    if config.request.network == "host" and not wanted.uts:
+        modes["uts"] = ""
+    found = []
+    for kind, mode in modes.items():
+        if mode == "host":
+            continue
+        if mode[:10] == "container:":
+            other = others[mode[10:]]
+            if kind == "ipc" and other.ipc not in ("shareable", "host"):
+                hint = "start it with --ipc shareable"
+                raise Invalid(f"join the IPC namespace of {mode[10:]}", "that container does not share it", hint)
+            found.append(Namespace(kind, "", other.pid, other.start_time))
+        else:
+            found.append(Namespace(kind))
+    return tuple(found)
+
+
+def _shm(config: ContainerConfig, others: dict[str, Other]) -> Mount:
+    mode = config.request.namespaces.ipc
+    if mode == "host":
+        return Mount("/dev/shm", "bind", "/dev/shm", ("rbind",))
+    if mode[:10] == "container:":
+        other = others[mode[10:]]
+        return Mount("/dev/shm", "bind", "/dev/shm", ("bind",), other.pid, other.start_time)
+    size = config.request.files.shm_size or SHM_SIZE
+    return Mount("/dev/shm", "tmpfs", "shm", ("nosuid", "noexec", "nodev", "mode=1777", f"size={size}"))
+
+
+def _mounts(config: ContainerConfig, store: Store, ident: str, others: dict[str, Other]) -> tuple[Mount, ...]:
+    """The kernel's file systems, the files that name the container, then what was asked for, upper paths first."""
+    files, open_ = config.request.files, config.request.security.privileged
+    readonly = () if open_ else ("ro",)
+    hardened = ("nosuid", "noexec", "nodev")
+    sysfs = Mount("/sys", "sysfs", "sysfs", (*hardened, *readonly))
+    if config.mapping and config.request.network != "none":
+        # a user namespace may mount sysfs only where it owns the network namespace
+        sysfs = Mount("/sys", "bind", "/sys", ("rbind", "rro", *hardened))
+    own = store.container(ident)
+    standard = [
+        Mount("/proc", "proc", "proc", hardened),
+        Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
+        Mount("/dev/pts", "devpts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")),
+        sysfs,
+        Mount("/sys/fs/cgroup", "cgroup", "cgroup", (*hardened, *readonly)),
+        Mount("/dev/mqueue", "mqueue", "mqueue", hardened),
+        _shm(config, others),
+        *(Mount("/etc/" + name, "bind", f"{own}/{name}", ("bind",)) for name in ("resolv.conf", "hostname", "hosts")),
+    ]
+    asked = [
+        Mount(m.target, "bind" if m.kind == "bind" else "tmpfs", m.source or "tmpfs", mount_options(m)) for m in files.mounts
+    ]
+    targets = {m.destination.rstrip("/") for m in asked}
+    kept = [m for m in standard if m.destination not in targets]
+    return (*kept, *sorted(asked, key=lambda m: m.destination.count("/")))
+
+
+def _resources(config: ContainerConfig, facts: Facts) -> Resources:
+    wanted = config.request.resources
+    quota, period = bandwidth(wanted) or (None, None)
+    rules: tuple[DeviceRule, ...] = (DeviceRule(True),)
+    if not config.request.security.privileged:
+        access = {d.target: d.access for d in config.request.files.devices}
+        rules = (
+            DeviceRule(False),
+            *(DeviceRule(True, d.type, d.major, d.minor, access.get(d.path, "rwm")) for d in facts.devices if d.type in "cb"),
+        )
+    swap = wanted.memory_swap or (wanted.memory * 2 if wanted.memory else 0)  # Docker: as much swap as memory
+    return Resources(
+        wanted.memory or None,
+        swap or None,
+        wanted.memory_reservation or None,
+        wanted.cpu_shares or None,
+        quota,
+        period,
+        wanted.cpuset_cpus,
+        "",
+        wanted.pids or None,
+        rules,
+    )
+
+
+def bundle(
+    config: ContainerConfig, root: Overlay | Folder, store: Store, ident: str, facts: Facts
+) -> Bundle:
+    """All that plan() needs. Raises Invalid."""
+    request, others = config.request, dict(facts.others)
+    privileged = request.security.privileged
+    own_uts = request.namespaces.uts != "host" and request.network[:10] != "container:"
+    spec = Spec(
+        process(config, facts),
+        request.files.read_only,
+        config.hostname if own_uts else "",
+        "",
+        _mounts(config, store, ident, others),
+        _namespaces(config, others),
+        config.mapping,
+        config.mapping,
+        NODES + facts.devices,
+        _resources(config, facts),
+        store.cgroup(ident),
+        request.security.sysctls,
+        () if privileged else MASKED,
+        () if privileged else READONLY,
+        annotations=request.annotations,
+    )
+    return Bundle(ident, spec, root, store.run + "/mnt" if config.mapping else store.run + "/mnt/root", facts.filter, facts.filter_flags)
+
+
+def joining(
+    config: ContainerConfig, request: ExecRequest, store: Store, ident: str, first: Other, facts: Facts, exec_id: str
+) -> Joining:
+    """A process beside a container's first."""
+    from cloche.engine.environment import merge
+
+    security = config.request.security.replace(privileged=True) if request.privileged else config.request.security
+    names = bounding(security)
+    env = merge((*config.env, *(("TERM=xterm",) if request.tty else ())), request.env)
+    user = User(name=request.user or config.user, additional_groups=() if request.user else config.request.process.groups)
+    new = Process(
+        request.command,
+        tuple(env),
+        request.working_directory or config.cwd,
+        user,
+        request.tty,
+        facts.console_size,
+        Capabilities(names, names, names),
+        process(config, facts).rlimits,
+        config.request.security.no_new_privileges,
+        config.request.process.oom_score_adj,
+    )
+    kinds = tuple(n.type for n in _namespaces(config, {k: v.replace(ipc="shareable") for k, v in facts.others}))
+    return Joining(
+        exec_id,
+        new,
+        first.pid,
+        first.start_time,
+        tuple(Namespace(kind) for kind in kinds),
+        store.cgroup(ident),
+        b"" if request.privileged else facts.filter,
+        0 if request.privileged else facts.filter_flags,
+    )

@@ -1,0 +1,134 @@
+"""A client of the keeper: starts the pair when nobody listens, asks, and asks again when a keeper dies in the middle.
+
+Not its business: what containers are. Nothing is forked in the caller's process: the pair is spawned (posix_spawn(3)).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from cloche.engine import protocol
+from cloche.errors import Conflict, Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from typing import Any
+
+    from cloche.engine.store import Store
+
+_TRIES = 200  # of a request whose keeper keeps dying; each try waits for a new keeper by connecting
+
+
+def connect(store: Store, start: bool = True) -> _socket.socket | None:
+    """A connection to the store's keeper. With `start` one is made where there is none. Raises Error."""
+    for _ in range(_TRIES):
+        try:
+            return protocol.connect(store.socket)
+        except (FileNotFoundError, ConnectionRefusedError):
+            if not start:
+                return None
+            _start(store)
+        except BlockingIOError:
+            continue  # its queue of connections is full
+        except OSError as error:
+            raise Error(f"connect to {store.socket}", error.errno or 5) from error
+    raise Error(f"connect to {store.socket}", "no keeper stays alive", f"see {store.run}/keeper/log")
+
+
+def _start(store: Store) -> None:
+    """Spawn holder and keeper, one caller at a time, and wait until they listen."""
+    lock = os.open(store.run + "/keeper/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            protocol.connect(store.socket).close()
+            return
+        except (FileNotFoundError, ConnectionRefusedError):
+            pass
+        _spawn(store)
+    finally:
+        os.close(lock)
+
+
+def _spawn(store: Store) -> None:
+    import sys
+
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        program = os.path.join(os.path.dirname(__file__), "holder.py")
+        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, writing, 1)]
+            argv = [sys.executable, "-I", "-S", "-B", program, store.root]
+            environ = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+            pid = os.posix_spawn(argv[0], argv, environ, file_actions=actions, setsigmask=[], setsigdef=range(1, 32))
+        finally:
+            os.close(null)
+            os.close(writing)
+        if os.read(reading, 1) != b"1":
+            _, status = os.waitpid(pid, 0)
+            cause = f"it ended with status {os.waitstatus_to_exitcode(status)} before it listened"
+            raise Error("start the keeper", cause, f"see its message above, or {store.run}/keeper/log")
+    finally:
+        os.close(reading)
+
+
+class Keeper:
+    """A store's keeper, as one caller sees it: one connection, made when needed, made again when the keeper was killed."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._sock: _socket.socket | None = None
+        self._pid = 0
+
+    def close(self) -> None:
+        """Let go of the connection: what was attached through it is detached."""
+        if self._sock:
+            self._sock.close()
+            self._sock = None
+
+    def fileno(self) -> int:
+        """Readable when an answer is there, or the keeper is gone."""
+        return self._sock.fileno() if self._sock else -1
+
+    def connected(self) -> _socket.socket:
+        """The connection. A forked child does not use its parent's."""
+        if self._sock is None or self._pid != os.getpid():
+            self._sock, self._pid = connect(self.store), os.getpid()
+        assert self._sock is not None
+        return self._sock
+
+    def send(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+        """Ask without waiting; a dead keeper is replaced by the next one. Raises Error."""
+        for _ in range(_TRIES):
+            try:
+                protocol.send(self.connected(), message, fds)
+                return
+            except OSError:
+                self.close()
+        raise Error(f"ask the keeper to {message['op']}", "no keeper stays alive", f"see {self.store.run}/keeper/log")
+
+    def receive(self) -> tuple[dict[str, Any] | None, list[int]]:
+        """The next answer; None when the keeper died before it came."""
+        try:
+            answer, fds = protocol.receive(self.connected())
+        except OSError:
+            answer, fds = None, []
+        if answer is None:
+            self.close()
+        return answer, fds
+
+    def ask(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> tuple[dict[str, Any], list[int]]:
+        """Ask and wait; asked again when the keeper dies meanwhile. Raises Error, Conflict with what the keeper says."""
+        for _ in range(_TRIES):
+            self.send(message, fds)
+            answer, received = self.receive()
+            if answer is None:
+                continue
+            if "error" in answer:
+                kind = Conflict if answer.get("conflict") else Error
+                raise kind(f"{message['op']} {message.get('id', '')[:12]}", answer["error"])
+            return answer, received
+        raise Error(f"ask the keeper to {message['op']}", "no keeper stays alive", f"see {self.store.run}/keeper/log")

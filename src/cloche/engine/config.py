@@ -1,0 +1,91 @@
+"""ContainerConfig: what a container is, decided once at its creation from a request and an image; kept in the database.
+
+Pure. What changes from start to start (pids of other containers, device numbers) is found by engine.facts at each start.
+"""
+
+from __future__ import annotations
+
+from cloche.engine import request as requests
+from cloche.engine.environment import merge
+from cloche.engine.request import RunRequest
+from cloche.engine.signals import signal_number
+from cloche.errors import Invalid
+from cloche.oci.runtime import IdMapping
+from cloche.value import Value, decode, encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloche.oci.image import ImageConfig
+
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_KINDS: dict[str, type[Value]] = {
+    name: kind for name, kind in vars(requests).items() if isinstance(kind, type) and issubclass(kind, Value)
+} | {"IdMapping": IdMapping}
+
+
+class ContainerConfig(Value):
+    """A container's settled facts. `args` is entrypoint and command; `stop_signal` a number; ids are mapped by `mapping`."""
+
+    request: RunRequest
+    args: tuple[str, ...]
+    entrypoint: tuple[str, ...]
+    env: tuple[str, ...]
+    cwd: str
+    user: str
+    hostname: str
+    labels: tuple[tuple[str, str], ...]
+    stop_signal: int
+    stop_timeout: int
+    layers: tuple[int, ...]
+    mapping: tuple[IdMapping, ...] = ()
+
+
+_KINDS["ContainerConfig"] = ContainerConfig
+
+
+def dump(config: ContainerConfig) -> str:
+    """As JSON text."""
+    from json import dumps
+
+    return dumps(encode(config), separators=(",", ":"))
+
+
+def load(text: str) -> ContainerConfig:
+    """What dump() wrote."""
+    from json import loads
+
+    config: ContainerConfig = decode(loads(text), _KINDS)
+    return config
+
+
+def configure(
+    request: RunRequest, image: ImageConfig, layers: tuple[int, ...], ident: str, mapping: tuple[IdMapping, ...] = ()
+) -> ContainerConfig:
+    """Settle a checked request on an image. Raises Invalid when neither says what to execute."""
+    wanted, defaults = request.process, image.config
+    entrypoint = defaults.entrypoint if wanted.entrypoint is None else wanted.entrypoint
+    # Docker's rule: a new entrypoint drops the image's command
+    command = wanted.command or (defaults.cmd if wanted.entrypoint is None else ())
+    args = (*entrypoint, *command)
+    if not args:
+        raise Invalid(f"run {request.image}", "no command specified", "give a command behind the image's name")
+    hostname = request.hostname or ident[:12]
+    added = ("TERM=xterm",) if wanted.tty else ()
+    env = merge((PATH, f"HOSTNAME={hostname}", *added, *defaults.env), wanted.env)
+    stop = wanted.stop_signal or defaults.stop_signal
+    timeout = wanted.stop_timeout if wanted.stop_timeout is not None else defaults.stop_timeout
+    labels = dict(defaults.labels) | dict(request.labels)
+    return ContainerConfig(
+        request,
+        args,
+        entrypoint,
+        tuple(env),
+        wanted.working_directory or defaults.working_dir or "/",
+        wanted.user or defaults.user or "0",
+        hostname,
+        tuple(labels.items()),
+        signal_number(stop) if stop else 15,
+        10 if timeout is None else timeout,
+        layers,
+        mapping,
+    )

@@ -1,0 +1,463 @@
+"""Containers: create, start, end, remove, find. The engine is this library in the caller's process; the keeper does the rest.
+
+    create: request + image -> configuration -> snapshot -> row            start: facts -> bundle -> plan -> stored -> keeper
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+
+from cloche.engine import config as configs
+from cloche.engine.bundle import Facts, Other, bundle
+from cloche.engine.database import CREATED, RUNNING, connect
+from cloche.engine.store import locate, prepare
+from cloche.errors import Conflict, Error, NotFound
+from cloche.plan import plan
+from cloche.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from cloche.engine.client import Keeper
+    from cloche.engine.config import ContainerConfig
+    from cloche.engine.request import RunRequest
+    from cloche.image.removal import Removal
+    from cloche.image.store import Image, ImageStore, Use
+    from cloche.oci.runtime import IdMapping
+    from cloche.step.base import Plan
+    from cloche.step.host import Host
+
+RANGE_FIRST, RANGE_SIZE = 1 << 20, 1 << 16  # ids of automatic user namespaces: above those of people and subuid(5)
+
+
+class Container(Value):
+    """A container as the database knows it. Times: nanoseconds since 1970, 0 when not yet. exit_code -1: unknown."""
+
+    id: str
+    name: str
+    image: str
+    image_id: str
+    created: int
+    config: ContainerConfig
+    remove: bool
+    status: str
+    pid: int
+    start_time: int
+    started: int
+    finished: int
+    exit_code: int
+    oom: bool
+    error: str
+
+
+class Started(Value):
+    """What the keeper gives to who started or attached: descriptors by name, step times for --explain."""
+
+    pid: int
+    fds: dict[str, int]
+    records: tuple[tuple[int, int], ...] = ()
+
+
+class Engine:
+    """One store: its database, its images, its keeper. Not for several threads at once."""
+
+    def __init__(self, root: str | None = None) -> None:
+        """Open the store, made where it is missing. Raises Error when this user cannot have one."""
+        self.store = locate(root)
+        try:
+            prepare(self.store)
+        except OSError as error:
+            hint = "run as root: containers of other users are not there yet" if os.geteuid() else ""
+            raise Error(f"open the store {self.store.root}", error.errno or 5, hint) from error
+        self._keeper: Keeper | None = None
+        self._db: sqlite3.Connection | None = None
+        self._host: Host | None = None
+        self._images: ImageStore | None = None
+
+    def close(self) -> None:
+        """Close database and connection; containers run on."""
+        if self._keeper:
+            self._keeper.close()
+        if self._db:
+            self._db.close()
+        self._keeper = self._db = self._images = None
+
+    @property
+    def keeper(self) -> Keeper:
+        """The connection to the keeper, which is started by the first thing that needs it."""
+        if self._keeper is None:
+            from cloche.engine.client import Keeper
+
+            self._keeper = Keeper(self.store)
+        return self._keeper
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        """The store's database."""
+        if self._db is None:
+            from cloche.image.store import SCHEMA
+
+            self._db = connect(self.store, (SCHEMA,))
+        return self._db
+
+    @property
+    def images(self) -> ImageStore:
+        """The store's images."""
+        if self._images is None:
+            from cloche.image.store import ImageStore
+
+            self._images = ImageStore(self.store.root, self.db)
+        return self._images
+
+    @property
+    def host(self) -> Host:
+        """The machine's facts, probed once."""
+        if self._host is None:
+            from cloche.step.host import probe
+
+            self._host = probe()
+        return self._host
+
+    # -- finding
+
+    def container(self, row: sqlite3.Row) -> Container:
+        """A row as a value."""
+        return Container(
+            row["id"], row["name"], row["image"], row["image_id"], row["created"], configs.load(row["config"]), bool(row["remove"]),
+            row["status"], row["pid"], row["start_time"], row["started"], row["finished"], row["exit_code"], bool(row["oom"]), row["error"],
+        )  # fmt: skip
+
+    def containers(self) -> list[Container]:
+        """All, newest first. After a machine's or all processes' end, the states are put right first."""
+        rows = self.db.execute("SELECT * FROM containers ORDER BY created DESC").fetchall()
+        if any(r["status"] == RUNNING for r in rows) and self._refresh():
+            rows = self.db.execute("SELECT * FROM containers ORDER BY created DESC").fetchall()
+        return [self.container(r) for r in rows]
+
+    def _refresh(self) -> bool:
+        """Where something should run, somebody must be there who knows: start the keeper, which looks."""
+        from cloche.engine.client import connect as reach
+
+        if sock := reach(self.store, start=False):
+            sock.close()
+            return False
+        self.keeper.ask({"op": "info"})
+        return True
+
+    def find(self, name: str) -> Container:
+        """By name, id, or a prefix of an id that fits one. Raises NotFound, Conflict."""
+        row = self.db.execute("SELECT * FROM containers WHERE name=? OR id=?", (name.lstrip("/"), name)).fetchone()
+        if row is None and name and all(c in "0123456789abcdef" for c in name):
+            rows = self.db.execute("SELECT * FROM containers WHERE id >= ? AND id < ? LIMIT 2", (name, name + "g")).fetchall()
+            if len(rows) > 1:
+                raise Conflict(f"find container {name}", "more than one id begins so", "give more of it")
+            row = rows[0] if rows else None
+        if row is None:
+            raise NotFound(f"No such container: {name}", "", "`cloche ps -a` lists them")
+        if row["status"] == RUNNING and self._refresh():
+            return self.find(row["id"])
+        return self.container(row)
+
+    def running(self, name: str) -> Container:
+        """The same, of one that runs. Raises Conflict when it does not."""
+        found = self.find(name)
+        if found.status != RUNNING:
+            raise Conflict(f"use container {name}", "it is not running", f"start it with: cloche start {name}")
+        return found
+
+    def _other(self, name: str) -> tuple[str, Other]:
+        found = self.find(name)
+        ipc = found.config.request.namespaces.ipc
+        pid = found.pid if found.status == RUNNING else 0
+        return found.id, Other(pid, found.start_time, ipc)
+
+    def uses(self) -> list[Use]:
+        """Which images and layers containers need."""
+        from cloche.image.store import Use
+
+        rows = self.db.execute("SELECT id, image_id, status, config FROM containers").fetchall()
+        return [Use(r["id"], r["image_id"], r["status"] == RUNNING, configs.load(r["config"]).layers) for r in rows]
+
+    def remove_image(self, name: str, force: bool = False) -> Removal:
+        """Docker's rmi. Raises NotFound, Conflict."""
+        return self.images.remove(name, force, self.uses)
+
+    # -- creating
+
+    def image(self, name: str) -> Image:
+        """The image; the starter image is made when it is first asked for. Raises NotFound."""
+        try:
+            return self.images.resolve(name)
+        except NotFound:
+            from cloche.oci.reference import parse
+
+            if str(parse(name)) != "docker.io/library/starter:latest":
+                raise
+        from cloche.image.starter import ensure_starter
+
+        return ensure_starter(self.images)
+
+    def create(self, request: RunRequest) -> Container:
+        """Settle a request and record it. Nothing of the kernel's is asked yet. Raises Error and its kinds."""
+        from cloche.engine.facts import referred, write_files
+        from cloche.storage.overlay import prepare as prepare_files
+
+        image = self.image(request.image)
+        for name in referred(configs.configure(request, image.config, image.layers, "0" * 64)):
+            self.find(name)
+        ident = os.urandom(32).hex()
+        try:
+            mapping = self._mapping(request, ident)
+            config = configs.configure(request, image.config, image.layers, ident, mapping)
+            prepare_files(self.store.root, ident, image.layers)
+            write_files(config, self.store, ident)
+            os.mkdir(self.store.container(ident) + "/log", 0o700)
+            return self._insert(ident, request, image, config)
+        except BaseException as error:
+            self._discard(ident)
+            if isinstance(error, OSError):
+                raise Error("create the container's files", error.errno or 5, "is the disk full?") from error
+            if isinstance(error, sqlite3.Error):
+                raise Error("record the container", str(error), "is the disk full?") from error
+            raise
+
+    def _discard(self, ident: str) -> None:
+        from cloche.engine.removal import remove_container
+
+        remove_container(self.store, self.db, ident)
+
+    def _insert(self, ident: str, request: RunRequest, image: Image, config: ContainerConfig) -> Container:
+        from time import time_ns
+
+        from cloche.engine.names import random_name
+
+        for _ in range(1000):
+            name = request.name or random_name()
+            try:
+                self.db.execute(
+                    "INSERT INTO containers (id, name, image, image_id, created, config, remove) VALUES (?,?,?,?,?,?,?)",
+                    (ident, name, request.image, image.id, time_ns(), configs.dump(config), request.remove),
+                )
+            except sqlite3.IntegrityError:
+                if not request.name:
+                    continue
+                owner = self.db.execute("SELECT id FROM containers WHERE name=?", (name,)).fetchone()
+                cause = f"the name is in use by container {owner['id'][:12] if owner else ''}"
+                raise Conflict(f"name a container {name}", cause, "remove or rename that one, or use another name") from None
+            row = self.db.execute("SELECT * FROM containers WHERE id=?", (ident,)).fetchone()
+            return self.container(row)
+        raise Conflict("name the container", "all tries were taken", "give it a name with --name")
+
+    def _mapping(self, request: RunRequest, ident: str) -> tuple[IdMapping, ...]:
+        """The ids of a user namespace; an automatic range belongs to one container until its row is gone."""
+        from cloche.oci.runtime import IdMapping
+
+        if request.namespaces.user == "map":
+            return request.namespaces.user_map
+        if request.namespaces.user != "auto":
+            return ()
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            taken = {row["first"] for row in self.db.execute("SELECT first FROM ranges")}
+            first = next(f for f in range(RANGE_FIRST, 1 << 31, RANGE_SIZE) if f not in taken)
+            self.db.execute("INSERT INTO ranges VALUES (?, ?, ?)", (ident, first, RANGE_SIZE))
+        finally:
+            self.db.execute("COMMIT")
+        return (IdMapping(0, first, RANGE_SIZE),)
+
+    # -- starting
+
+    def plan(self, container: Container, console: tuple[int, int] = (0, 0)) -> Plan:
+        """What a start would ask of the kernel. Raises NotFound, Conflict, Invalid, Unsupported."""
+        from cloche.engine.facts import gather
+
+        facts = gather(container.config, self.store, self.host, self._other, console)
+        return self.plan_with(container.id, container.config, facts)
+
+    def plan_with(self, ident: str, config: ContainerConfig, facts: Facts) -> Plan:
+        """The same, with facts that are known already."""
+        from cloche.storage.overlay import existing
+
+        root = existing(self.store.root, ident, config.layers).mounts[0]
+        return plan(bundle(config, root, self.store, ident, facts), self.host)
+
+    def dry_plan(self, request: RunRequest) -> Plan:
+        """The plan of a `run` that is not done: no container is recorded, nothing is written."""
+        from cloche.engine.facts import gather
+        from cloche.oci.runtime import IdMapping
+
+        image = self.image(request.image)
+        ident = "0" * 64
+        mapping = request.namespaces.user_map
+        if request.namespaces.user == "auto":
+            mapping = (IdMapping(0, RANGE_FIRST, RANGE_SIZE),)
+        config = configs.configure(request, image.config, image.layers, ident, mapping)
+        return self.plan_with(ident, config, gather(config, self.store, self.host, self._other, (0, 0)))
+
+    def start(
+        self,
+        container: Container,
+        *,
+        attach: bool = False,
+        console: tuple[int, int] = (0, 0),
+        explain: Callable[[Plan], None] | None = None,
+    ) -> Started:
+        """Start it; returns when its program has been executed. Raises the error of the step that was refused."""
+        ident, attempt = container.id, os.urandom(8).hex()
+        made = self.plan(container, console)
+        if explain:
+            explain(made)
+        self._store_plan(container, made, attach, explain is not None)
+        answer, fds = self.keeper.ask({"op": "start", "id": ident, "attempt": attempt})
+        if "failure" in answer:
+            raise self._failed(container, made, answer["failure"])
+        records = tuple((number, ns) for number, ns in answer["records"])
+        return Started(answer["pid"], dict(zip(answer["fds"], fds, strict=True)), records)
+
+    def _store_plan(self, container: Container, made: Plan, attach: bool, explained: bool) -> None:
+        from cloche.step.flat import flatten
+        from cloche.step.stored import dump, stored
+
+        wanted = container.config.request.process
+        notes = {
+            "tty": wanted.tty,
+            "stdin": wanted.interactive,
+            "stdin_once": wanted.interactive and attach and not wanted.tty,
+            "attach": attach,
+            "detached": False,
+            "remove": container.remove,
+            "oom": self._oom_files(container.id),
+            "explain": explained,
+        }
+        path = self.store.plan(container.id)
+        content = dump(stored(made, flatten(made), notes))
+        with open(path + ".new", "wb") as file:
+            file.write(content)
+        os.rename(path + ".new", path)
+
+    def _oom_files(self, ident: str) -> list[str]:
+        memory = next((h for h in self.host.cgroups.hierarchies if "memory" in h.controllers), None)
+        if memory is None:
+            return []
+        file = "memory.events" if self.host.cgroups.version == 2 else "memory.oom_control"
+        return [f"{memory.path}{self.store.cgroup(ident)}/{file}"]
+
+    def _failed(self, container: Container, made: Plan, failure: list[Any]) -> Error:
+        from cloche.runtime.bell import Failure
+        from cloche.runtime.execution import explain as explain_failure
+
+        error = explain_failure(made, Failure(*failure))
+        self.db.execute(
+            "UPDATE containers SET error=?, exit_code=? WHERE id=? AND status=?", (str(error), error.exit_code, container.id, CREATED)
+        )
+        return error
+
+    # -- running
+
+    def wait(self, container: Container) -> tuple[int, str]:
+        """The exit code, when it has ended, and "" or why it is not known (then the code is -1)."""
+        answer, _ = self.keeper.ask({"op": "wait", "id": container.id})
+        if answer["exit"] is None:
+            row = self.db.execute("SELECT status, exit_code, error FROM containers WHERE id=?", (container.id,)).fetchone()
+            if row is None or row["status"] == RUNNING:
+                raise NotFound(f"No such container: {container.name}")
+            return row["exit_code"], row["error"]
+        return answer["exit"], answer["reason"]
+
+    def attach(self, container: Container) -> Started:
+        """Descriptors to talk to it. Raises Conflict when it does not run."""
+        answer, fds = self.keeper.ask({"op": "attach", "id": container.id})
+        return Started(answer["pid"], dict(zip(answer["fds"], fds, strict=True)))
+
+    def signal(self, container: Container, number: int) -> None:
+        """Send a signal to its first process, by a handle that cannot mean another process. Raises Conflict."""
+        import signal
+
+        from cloche.kernel.pidfd import open_process
+
+        what = f"kill container {container.name}"
+        if container.status != RUNNING:
+            raise Conflict(what, "it is not running")
+        try:
+            pidfd = open_process(container.pid, container.start_time)
+            try:
+                signal.pidfd_send_signal(pidfd, number)
+            finally:
+                os.close(pidfd)
+        except ProcessLookupError:
+            raise Conflict(what, "it is not running") from None
+        except OSError as error:
+            raise Error(what, error.errno or 5) from error
+
+    def stop(self, container: Container, timeout: int | None = None) -> None:
+        """The stop signal, and after `timeout` seconds (-1: never) SIGKILL; returns when it has ended. A stopped one is no error."""
+        import select
+
+        if container.status != RUNNING:
+            return
+        seconds = container.config.stop_timeout if timeout is None else timeout
+        try:
+            self.signal(container, container.config.stop_signal)
+        except Conflict:
+            pass
+        from cloche.kernel.pidfd import open_process
+
+        try:
+            pidfd = open_process(container.pid, container.start_time)
+        except ProcessLookupError:
+            pidfd = -1
+        if pidfd >= 0:
+            try:
+                poll = select.poll()
+                poll.register(pidfd, select.POLLIN)
+                if not poll.poll(None if seconds < 0 else seconds * 1000):
+                    self.signal(container, 9)
+            except Conflict:
+                pass
+            finally:
+                os.close(pidfd)
+        self._settle(container)
+
+    def _settle(self, container: Container) -> None:
+        """Until the end is recorded."""
+        try:
+            self.wait(container)
+        except NotFound:
+            pass  # removed by itself
+
+    def remove(self, container: Container, force: bool = False) -> None:
+        """Remove it and its files. Raises Conflict when it runs and `force` is not given."""
+        if container.status == RUNNING:
+            if not force:
+                cause = "it is running"
+                raise Conflict(f"remove container {container.name}", cause, "stop it before, or force it: cloche rm -f")
+            try:
+                self.signal(container, 9)
+            except Conflict:
+                pass
+            self._settle(container)
+        self._undo(container.id)
+        self._discard(container.id)
+
+    def _undo(self, ident: str) -> None:
+        """A plan that is still stored is of a start that failed half-way with nobody left to undo it."""
+        from cloche.step.stored import load
+
+        path = self.store.plan(ident)
+        try:
+            with open(path, "rb") as file:
+                problems = load(file.read()).undo()
+        except FileNotFoundError:
+            return
+        if problems:
+            raise Error(f"remove container {ident[:12]}", str(problems[0]))
+        os.unlink(path)
+
+    def log_directory(self, container: Container) -> str:
+        """Where its output is kept."""
+        return self.store.container(container.id) + "/log"
+
+

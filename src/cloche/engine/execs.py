@@ -1,0 +1,50 @@
+"""exec: a process beside a container's first, in its namespaces, control groups and root, with its limits and filter."""
+
+from __future__ import annotations
+
+import os
+
+from cloche.engine.bundle import Other, joining
+from cloche.engine.facts import gather
+from cloche.engine.validation import check_exec
+from cloche.plan import plan_joining
+from cloche.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloche.engine.containers import Container, Engine
+    from cloche.engine.request import ExecRequest
+
+
+class Exec(Value):
+    """A process that was started in a container: its id, and descriptors to talk to it by name (master | input out err)."""
+
+    id: str
+    container: Container
+    pid: int
+    fds: dict[str, int]
+
+
+def execute(engine: Engine, container: Container, request: ExecRequest, console: tuple[int, int] = (0, 0)) -> Exec:
+    """Start it; returns when its program has been executed. Raises the error of the step that was refused, Conflict."""
+    from cloche.step.flat import flatten
+    from cloche.step.stored import dump, stored
+
+    request = check_exec(request)
+    ident = os.urandom(32).hex()
+    facts = gather(container.config, engine.store, engine.host, engine._other, console)
+    first = Other(container.pid, container.start_time)
+    made = plan_joining(joining(container.config, request, engine.store, container.id, first, facts, ident), engine.host)
+    notes = {"tty": request.tty, "stdin": request.interactive, "stdin_once": True, "detached": request.detach}
+    memory = os.memfd_create("plan", os.MFD_CLOEXEC)
+    try:
+        os.write(memory, dump(stored(made, flatten(made), notes)))
+        answer, fds = engine.keeper.ask({"op": "exec", "id": ident, "container": container.id}, (memory,))
+    finally:
+        os.close(memory)
+    if "failure" in answer:
+        from cloche.runtime.bell import Failure
+        from cloche.runtime.execution import explain
+
+        raise explain(made, Failure(*answer["failure"]))
+    return Exec(ident, container, answer["pid"], dict(zip(answer["fds"], fds, strict=True)))

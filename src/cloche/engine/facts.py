@@ -1,0 +1,158 @@
+"""What must be looked up for one start: other containers' processes, devices of the host, the compiled seccomp filter, files."""
+
+from __future__ import annotations
+
+import os
+from stat import S_ISBLK, S_ISCHR
+
+from cloche.engine.bundle import Facts, Other
+from cloche.engine.request import bounding
+from cloche.errors import Conflict, Invalid, NotFound
+from cloche.oci.runtime import Device
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloche.engine.config import ContainerConfig
+    from cloche.engine.store import Store
+    from cloche.step.host import Host
+
+
+def devices(config: ContainerConfig) -> tuple[Device, ...]:
+    """The host's devices that were asked for; with --privileged all of /dev. Raises NotFound, Invalid."""
+    found = [_device(d.source, d.target) for d in config.request.files.devices]
+    if config.request.security.privileged:
+        have = {d.path for d in found} | {"/dev/" + n for n in ("null", "zero", "full", "random", "urandom", "tty", "console", "ptmx")}
+        found += [d for d in _all_devices("/dev") if d.path not in have]
+    return tuple(found)
+
+
+def _device(source: str, target: str) -> Device:
+    try:
+        status = os.stat(source)
+    except OSError as error:
+        raise NotFound(f"use the device {source}", error.errno or 2, "give the path of a device node of this host") from None
+    if not (S_ISCHR(status.st_mode) or S_ISBLK(status.st_mode)):
+        raise Invalid(f"use the device {source}", "it is not a device node", "mount it with -v instead")
+    kind = "c" if S_ISCHR(status.st_mode) else "b"
+    numbers = os.major(status.st_rdev), os.minor(status.st_rdev)
+    return Device(target, kind, *numbers, status.st_mode & 0o7777, status.st_uid, status.st_gid)
+
+
+def _all_devices(directory: str) -> list[Device]:
+    found = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_symlink() or entry.name in ("pts", "shm", "mqueue", "fd"):
+                continue
+            if entry.is_dir():
+                found += _all_devices(entry.path)
+            elif S_ISCHR((mode := entry.stat().st_mode)) or S_ISBLK(mode):
+                found.append(_device(entry.path, entry.path))
+    return found
+
+
+def referred(config: ContainerConfig) -> set[str]:
+    """The containers whose namespaces are joined, as the user named them."""
+    request = config.request
+    modes = (request.network, request.namespaces.pid, request.namespaces.ipc)
+    return {mode[10:] for mode in modes if mode[:10] == "container:"}
+
+
+def seccomp(config: ContainerConfig, store: Store, host: Host) -> tuple[bytes, int]:
+    """The filter as BPF and its flags; compiled once for each profile and kept by its digest. Raises Invalid, Unsupported."""
+    security = config.request.security
+    if security.privileged or security.seccomp == "unconfined":
+        return b"", 0
+    from cloche.oci.seccomp import profile_key
+
+    names = bounding(security)
+    if security.seccomp:
+        from json import loads
+
+        from cloche.oci.seccomp import resolve_profile
+
+        try:
+            document = loads(security.seccomp)
+        except ValueError as error:
+            raise Invalid("read the seccomp profile", f"it is not JSON ({error})") from None
+        profile = resolve_profile(document, names, host.arch, host.kernel)
+        key = profile_key(profile, host.arch, host.kernel)
+    else:
+        # the default profile depends on nothing else, so its name is found without making it
+        from hashlib import sha256
+
+        from cloche import __version__
+
+        key = "default-" + sha256(repr((__version__, sorted(names), host.arch, host.kernel)).encode()).hexdigest()
+    return _cached(store.root + "/cache/seccomp-" + key, lambda: _compile(config, host, names))
+
+
+def _compile(config: ContainerConfig, host: Host, names: tuple[str, ...]) -> tuple[bytes, int]:
+    from cloche.kernel.seccomp import compile_filter
+
+    if text := config.request.security.seccomp:
+        from json import loads
+
+        from cloche.oci.seccomp import resolve_profile
+
+        return compile_filter(resolve_profile(loads(text), names, host.arch, host.kernel))
+    from cloche.plan.seccomp import default_profile
+
+    return compile_filter(default_profile(names, host.arch, host.kernel))
+
+
+def _cached(path: str, make: Callable[[], tuple[bytes, int]]) -> tuple[bytes, int]:
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+        if len(content) > 8 and len(content) % 8 == 0:
+            return content[8:], int.from_bytes(content[:8], "little")
+    except FileNotFoundError:
+        pass
+    program, flags = make()
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    aside = f"{path}.{os.getpid()}"
+    with open(aside, "wb") as file:
+        file.write(flags.to_bytes(8, "little") + program)
+    os.rename(aside, path)
+    return program, flags
+
+
+def gather(
+    config: ContainerConfig, store: Store, host: Host, find: Callable[[str], tuple[str, Other]], console: tuple[int, int]
+) -> Facts:
+    """Everything for one start. `find` gives a running container by name. Raises NotFound, Conflict, Invalid, Unsupported."""
+    others = []
+    for name in sorted(referred(config)):
+        _, other = find(name)
+        if not other.pid:
+            raise Conflict(f"join a namespace of {name}", "that container is not running", f"start it first: cloche start {name}")
+        others.append((name, other))
+    program, flags = seccomp(config, store, host)
+    return Facts(tuple(others), devices(config), program, flags, console)
+
+
+def write_files(config: ContainerConfig, store: Store, ident: str) -> None:
+    """The three files that are bound into /etc. With the host's network they are the host's."""
+    directory = store.container(ident)
+    if config.request.network == "host":
+        hosts, resolv = _read("/etc/hosts"), _read("/etc/resolv.conf")
+    else:
+        hosts = b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + config.hostname.encode() + b"\n"
+        resolv = b"# no network: there is nobody to ask\n"
+    for name, content in (("hosts", hosts), ("resolv.conf", resolv), ("hostname", config.hostname.encode() + b"\n")):
+        fd = os.open(f"{directory}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(fd, content)
+        finally:
+            os.close(fd)
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(1 << 20)
+    except FileNotFoundError:
+        return b""

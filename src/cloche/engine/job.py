@@ -1,0 +1,126 @@
+"""One process that the keeper looks after: a container's first, or an exec's. What is held for it, and where it stands.
+
+    making -> running -> (drained, recorded) -> gone          aborting: its keeper died before it was let go
+"""
+
+from __future__ import annotations
+
+import os
+from time import time_ns
+
+from cloche.engine.holder import child_status
+from cloche.kernel.pidfd import exit_status
+from cloche.kernel.processes import zombie_status
+from cloche.runtime.bell import ABORTED, parse, peek
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cloche.runtime.bell import Failure
+    from cloche.runtime.execution import Execution
+    from cloche.runtime.log import LogWriter
+    from cloche.step.stored import StoredPlan
+
+OUT, ERR = 1, 2
+_DRAIN = 1 << 16
+
+
+class Job:
+    """See the module. `held` is the same dictionary that a successor gets from the holder: name -> descriptor."""
+
+    def __init__(self, key: str, plan: StoredPlan | None, held: dict[str, int], attempt: str) -> None:
+        self.key, self.plan, self.held, self.attempt = key, plan, held, attempt
+        self.notes: dict[str, Any] = plan.notes if plan else {}
+        self.making: Execution | None = None
+        self.log: LogWriter | None = None
+        self.state = "making"
+        self.pid = 0
+        self.starters: list[Any] = []
+        self.waiters: list[Any] = []
+        self.attached: list[Any] = []
+        self.orphaned = False  # nobody reads an exec's output any more
+
+    @property
+    def is_exec(self) -> bool:
+        """An exec is not logged, has no plan to undo, and its output goes to its client."""
+        return self.key.startswith("exec:")
+
+    @property
+    def ident(self) -> str:
+        """The container's or the exec's id."""
+        return self.key.rsplit(":", 1)[-1]
+
+    def take(self, name: str) -> bool:
+        """Move output from a pipe to where it belongs; True when there may be more. Raises Stalled."""
+        fd = self.held.get(name, -1)
+        if fd < 0:
+            return False
+        try:
+            if self.log:
+                return self.log.take(fd, ERR if name == "err" else OUT) > 0
+            return self.orphaned and len(os.read(fd, _DRAIN)) > 0
+        except BlockingIOError:
+            return False
+
+    def pump(self) -> bool:
+        """Move what a terminal shows into its pipe, in the kernel; False when there is nothing or no room. EIO: nobody has it open."""
+        try:
+            return os.splice(self.held["master"], self.held["pump"], _DRAIN, flags=os.SPLICE_F_NONBLOCK) > 0
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno == 5:
+                return False
+            raise
+
+    def drain(self) -> None:
+        """Take everything that is left after the end. Raises Stalled; then call again later."""
+        if self.is_exec and not self.orphaned:
+            return
+        more = True
+        while more:
+            more = "pump" in self.held and self.pump()
+            while self.take("out"):
+                more = True
+            while self.take("err"):
+                more = True
+
+    def reports(self) -> tuple[bool, Failure | None]:
+        """Whether bell gave up at the gate, and whether a step behind it failed; looked at, not taken."""
+        if "status" not in self.held:
+            return False, None
+        records, failure = parse(peek(self.held["status"]))
+        return any(r.kind == ABORTED for r in records), failure
+
+    def exit_code(self, ask_holder: Any) -> tuple[int, str]:
+        """The exit status as a shell counts it, and "" or why it is not known."""
+        pidfd = self.held["pidfd"]
+        for find in (lambda: child_status(pidfd), ask_holder, lambda: self._zombie(), lambda: exit_status(pidfd)):
+            status = find()
+            if status is not None:
+                return (128 - status if status < 0 else status), ""
+        return -1, "exit status unknown: the process ended while no cloche process was there to see it"
+
+    def _zombie(self) -> int | None:
+        status = zombie_status(self.pid) if self.pid else None
+        return None if status is None else os.waitstatus_to_exitcode(status)
+
+    def out_of_memory(self) -> bool:
+        """Whether the kernel killed something in the container's group for want of memory."""
+        from cloche.kernel.cgroups import read_counter
+
+        return any((read_counter(path, "oom_kill") or 0) > 0 for path in self.notes.get("oom", ()))
+
+    def close(self) -> None:
+        """Close what is this keeper's alone; what is held stays."""
+        if self.making:
+            self.making.close()
+        if self.log:
+            self.log.close()
+            self.log = None
+
+
+def now() -> int:
+    """Nanoseconds since 1970."""
+    return time_ns()

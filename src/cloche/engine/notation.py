@@ -1,0 +1,273 @@
+"""Docker's notations for parts of a request: volumes, mounts, tmpfs, devices, ulimits, id maps, security options.
+
+Each function reads one text and raises Invalid for a malformed one, Unsupported for what is not there yet. Whether the
+values make sense is `validation`'s business. Source: docker/cli opts, moby volume/mounts.
+"""
+
+from __future__ import annotations
+
+from cloche.engine.request import PROPAGATIONS, FileMount, HostDevice, Ulimit
+from cloche.errors import Invalid, Unsupported
+
+TYPE_CHECKING = False  # importing typing would cost a start 8 ms
+if TYPE_CHECKING:
+    from cloche.oci.runtime import IdMapping
+
+_TRUE = ("1", "t", "T", "true", "TRUE", "True")
+_FALSE = ("0", "f", "F", "false", "FALSE", "False")
+
+
+def truth(text: str) -> bool:
+    """`true`, `1`, `f` and the like. Raises Invalid."""
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise Invalid("invalid boolean value", f"'{text}'", "true or false")
+
+
+def pair(text: str, kind: str = "label") -> tuple[str, str]:
+    """`K=V` or `K`. Raises Invalid for an empty name or one with blanks."""
+    key, _, value = text.partition("=")
+    key = key.lstrip(" \t")
+    if not key:
+        raise Invalid(f"invalid {kind} '{text}'", "empty name")
+    if " " in key or "\t" in key:
+        raise Invalid(f"{kind} '{key}' contains whitespaces")
+    return key, value
+
+
+def sysctl(text: str) -> tuple[str, str]:
+    """`net.ipv4.ip_forward=1`. Raises Invalid."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise Invalid(f"sysctl '{text}' is not allowed", "", "name=value")
+    return key, value
+
+
+def ulimit(text: str) -> Ulimit:
+    """`nofile=1024:2048`, `core=0`, `memlock=-1`. Raises Invalid."""
+    from cloche.engine.units import whole_number
+
+    name, equals, values = text.partition("=")
+    limits = values.split(":")
+    if not equals or not values:
+        raise Invalid("invalid ulimit argument", text or "''", "such as nofile=1024:2048")
+    if len(limits) > 2:
+        raise Invalid(f"too many limit value arguments - {values}", "can only have up to two, `soft[:hard]`")
+    numbers = [-1 if limit == "infinity" else whole_number(limit) for limit in limits]
+    return Ulimit(name, numbers[0], numbers[-1])
+
+
+def absolute(path: str, directory: str) -> str:
+    """A path that is `.`, `..` or begins with `./` or `../`, from `directory` on; others as they are."""
+    parts = path.split("/")
+    if parts[0] not in (".", ".."):
+        return path
+    from posixpath import join, normpath
+
+    return normpath(join(directory, path))
+
+
+def volume(text: str, directory: str) -> FileMount:
+    """`SOURCE:TARGET[:OPTION,...]` of -v, the source from `directory` on when it begins with a dot."""
+    parts = text.split(":")
+    if "" in parts or len(parts) > 3:
+        cause = "empty section between colons" if "" in parts else "too many colons"
+        raise Invalid(f"invalid spec: {text}", cause, "SOURCE:TARGET[:OPTION,...]")
+    if len(parts) == 1:
+        raise Unsupported(
+            f"an anonymous volume on {text} is not there yet", "", "bind a directory: -v /DIRECTORY:/TARGET"
+        )
+    source = absolute(parts[0], directory)
+    if source[0] != "/":
+        hint = f"for a directory: -v ./{source}:{parts[1]}"
+        raise Unsupported(f"a named volume ({source}) is not there yet", "", hint)
+    read_only, propagation = _volume_options(text, parts[2].split(",") if len(parts) == 3 else [])
+    return FileMount("bind", parts[1], source, read_only, propagation)
+
+
+def _volume_options(text: str, options: list[str]) -> tuple[bool, str]:
+    """(read only, propagation). The consistency words ask for less than Linux gives."""
+    access: list[str] = []
+    propagations: list[str] = []
+    consistencies: list[str] = []
+    for option in options:
+        if option in ("z", "Z"):
+            raise Unsupported(f"mount option {option} (an SELinux label) is not there yet")
+        if option in ("nocopy", "copy"):
+            raise Invalid(f"invalid spec: {text}", f"{option} is for volumes, and this is a directory of the host")
+        for kind, words in (
+            (access, ("ro", "rw")),
+            (propagations, PROPAGATIONS),
+            (consistencies, ("consistent", "cached", "delegated", "default")),
+        ):
+            if option in words:
+                kind.append(option)
+                break
+        else:
+            raise Invalid(f"invalid spec: {text}", f"invalid mode: {option}", "ro, rw or a propagation such as rshared")
+    if max(len(access), len(propagations), len(consistencies)) > 1:
+        raise Invalid(f"invalid spec: {text}", f"invalid mode: {','.join(options)}", "one option of a kind")
+    return access == ["ro"], "".join(propagations)
+
+
+def csv_fields(text: str) -> list[str]:
+    """One record of comma-separated values, RFC 4180: quotes around a field, doubled inside. Raises Invalid."""
+    fields: list[str] = []
+    if any(c in text for c in "\r\n"):
+        raise Invalid(f"invalid mount '{text}'", "more than one line")
+    position = 0
+    while True:
+        if text[position : position + 1] == '"':
+            field, position = _quoted(text, position + 1)
+        else:
+            end = text.find(",", position)
+            end = len(text) if end < 0 else end
+            field, position = text[position:end], end
+            if '"' in field:
+                raise Invalid(f"invalid mount '{text}'", 'bare " in non-quoted field')
+        fields.append(field)
+        if position >= len(text):
+            return fields
+        if text[position] != ",":
+            raise Invalid(f"invalid mount '{text}'", 'extraneous or missing " in quoted field')
+        position += 1
+
+
+def _quoted(text: str, start: int) -> tuple[str, int]:
+    """The field whose opening quote is before `start`, and where its closing quote ends."""
+    end = start
+    while True:
+        end = text.find('"', end)
+        if end < 0:
+            raise Invalid(f"invalid mount '{text}'", 'extraneous or missing " in quoted field')
+        if text[end + 1 : end + 2] != '"':
+            return text[start:end].replace('""', '"'), end + 1
+        end += 2
+
+
+_KEYS = {
+    "type": "kind",
+    "source": "source",
+    "src": "source",
+    "target": "target",
+    "dst": "target",
+    "destination": "target",
+    "readonly": "read_only",
+    "ro": "read_only",
+    "bind-propagation": "propagation",
+    "bind-recursive": "recursion",
+    "tmpfs-size": "size",
+    "tmpfs-mode": "mode",
+}
+
+
+def mount(text: str, directory: str) -> FileMount:
+    """`type=bind,source=/a,target=/b,readonly` of --mount; a source that begins with a dot is from `directory` on."""
+    fields: dict[str, object] = {}
+    for field in csv_fields(text):
+        key, equals, value = field.partition("=")
+        name = _KEYS.get(key.lower(), "")
+        if key.startswith("volume-") or key in ("bind-nonrecursive", "bind-create-src", "image-subpath"):
+            raise Unsupported(f"mount option {key} is not there yet")
+        if key == "consistency":
+            continue  # it asks for less than Linux gives
+        if not equals and name != "read_only":
+            raise Invalid(f"invalid field '{field}' must be a key=value pair")
+        if not name:
+            raise Invalid(f"unexpected key '{key}' in '{field}'")
+        if name in fields:
+            raise Invalid(f"invalid mount '{text}'", f"{key} is given twice")
+        fields[name] = _field(name, key, value if equals else "true", directory)
+    kind = fields.get("kind", "volume")
+    if not fields.get("target"):
+        raise Invalid("target is required")
+    if kind in ("volume", "npipe", "cluster", "image"):
+        raise Unsupported(f"a mount of type {kind} is not there yet", "", "type=bind or type=tmpfs")
+    return FileMount(**fields)  # type: ignore[arg-type] # _field() gives each its type
+
+
+def _field(name: str, key: str, value: str, directory: str) -> object:
+    from cloche.engine.units import size
+
+    if name in ("kind", "propagation"):
+        return value.lower()
+    if name == "source":
+        return absolute(value, directory)
+    try:
+        if name == "read_only":
+            return truth(value)
+        if name == "size":
+            return size(value)
+        if name == "mode":
+            return octal(value)
+    except Invalid:
+        raise Invalid(f"invalid value for {key}", value or "''") from None
+    return value
+
+
+def octal(text: str) -> int:
+    """`1777` as a file mode. Raises Invalid."""
+    if not text or len(text) > 8 or set(text) - set("01234567"):
+        raise Invalid("invalid mode", f"'{text}'", "octal digits, such as 1777")
+    return int(text, 8)
+
+
+def tmpfs(text: str) -> FileMount:
+    """`/x:size=64m,mode=1777` of --tmpfs; the options are those of mount(8)."""
+    target, colon, options = text.partition(":")
+    return FileMount("tmpfs", target, options=tuple(o for o in options.split(",") if o) if colon else ())
+
+
+def device(text: str) -> HostDevice:
+    """`/dev/x[:/dev/y][:rwm]` of --device."""
+    parts = text.split(":")
+    if not parts[0] or len(parts) > 3:
+        raise Invalid(f"bad format for path: {text}", "", "/dev/x[:/dev/y[:rwm]]")
+    if parts[0][0] != "/":
+        if "=" in text:
+            raise Unsupported(f"device {text}: CDI devices are not there yet")
+        raise Invalid(f"{parts[0]} is not an absolute path")
+    if len(parts) == 2 and parts[1] and not set(parts[1]) - set("rwm"):
+        return HostDevice(parts[0], parts[0], parts[1])
+    if len(parts) == 3 and (not parts[2] or set(parts[2]) - set("rwm")):
+        raise Invalid(f"bad mode specified: {parts[2]}", "", "made of r, w and m")
+    target = parts[1] if len(parts) > 1 else parts[0]
+    if target[:1] != "/":
+        raise Invalid(f"{target or 'an empty target'} is not an absolute path", "", "/dev/x[:/dev/y[:rwm]]")
+    return HostDevice(parts[0], target, parts[2] if len(parts) == 3 else "rwm")
+
+
+def id_map(text: str) -> tuple[IdMapping, ...]:
+    """`CONTAINER:HOST:SIZE[,...]`: ranges of ids, for users and groups alike."""
+    from cloche.engine.units import is_number
+    from cloche.oci.runtime import IdMapping
+
+    maps = []
+    for part in text.split(","):
+        numbers = part.split(":")
+        if len(numbers) != 3 or not all(is_number(n) and len(n) < 11 for n in numbers):
+            raise Invalid("invalid USER mode", f"'{text}'", "host, auto, or CONTAINER:HOST:SIZE[,...]")
+        maps.append(IdMapping(*map(int, numbers)))
+    return tuple(maps)
+
+
+def security_option(text: str) -> tuple[str, str]:
+    """`no-new-privileges`, `seccomp=unconfined` or `seccomp=FILE` as (name, value); `:` may stand for `=`."""
+    name, separator, value = text.partition("=")
+    if not separator and name.partition(":")[1]:
+        name, separator, value = text.partition(":")
+    if name == "no-new-privileges":
+        return name, "true" if truth(value or "true") else "false"
+    if not separator:
+        raise Invalid(f'Invalid --security-opt: "{text}"', "", "seccomp=FILE, seccomp=unconfined or no-new-privileges")
+    if name in ("apparmor", "label", "systempaths", "writable-cgroups", "proc-opts", "mask", "unmask"):
+        raise Unsupported(f"--security-opt {name} is not there yet")
+    if name != "seccomp":
+        raise Invalid(f'invalid --security-opt: "{text}"', "", "seccomp=FILE, seccomp=unconfined or no-new-privileges")
+    if not value:
+        raise Invalid(f'Invalid --security-opt: "{text}"', "no profile is named", "seccomp=FILE or seccomp=unconfined")
+    if value == "builtin":
+        return name, ""
+    return name, value

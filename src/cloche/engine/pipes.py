@@ -1,0 +1,51 @@
+"""Output of an exec, read by its client itself, in the shape of a log's follower: a descriptor to poll, chunks, the rest."""
+
+from __future__ import annotations
+
+import os
+import select
+
+MOST = 1 << 16
+
+
+class Pipes:
+    """Reads several descriptors by stream number. `fileno()` is an epoll, readable when one of them is."""
+
+    def __init__(self, fds: dict[int, int]) -> None:
+        self._fds = dict(fds)
+        self._epoll = select.epoll()
+        for fd in self._fds.values():
+            self._epoll.register(fd, select.EPOLLIN)
+
+    def fileno(self) -> int:
+        """To poll."""
+        return self._epoll.fileno()
+
+    def read(self) -> list[tuple[int, bytes]]:
+        """What is there now; nothing when there is nothing. A pipe's end, and a terminal that nobody has open, are let go."""
+        ready = {fd for fd, _ in self._epoll.poll(0)}
+        found = []
+        for stream, fd in list(self._fds.items()):
+            if fd not in ready:
+                continue
+            try:
+                data = os.read(fd, MOST)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if error.errno != 5:
+                    raise
+                data = b""
+            if data:
+                found.append((stream, data))
+            else:
+                self._epoll.unregister(fd)
+                del self._fds[stream]
+        return found
+
+    def drain(self) -> list[tuple[int, bytes]]:
+        """What is left when the process has ended; descendants that still write are not waited for."""
+        found = []
+        while more := self.read():
+            found += more
+        return found

@@ -1,0 +1,74 @@
+"""Messages between processes of one store: JSON over SOCK_SEQPACKET, descriptors beside them (unix(7), SCM_RIGHTS).
+
+    client -> keeper   {"op": "start" | "wait" | "attach" | "exec" | "info" | "end", "id": ..., ...}
+    keeper -> client   {"ok": true, ...} or {"error": ..., ...}; a wait is answered when the end has been recorded
+    keeper -> holder   put (descriptors by name), drop, status, end; see engine.holder
+
+A peer may be killed at any moment. Requests name containers by id and starts by attempt, so that asking again is harmless.
+"""
+
+from __future__ import annotations
+
+import _socket
+import array
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+VERSION = 1
+MOST = 1 << 17
+_FDS = 64
+
+
+def send(sock: _socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+    """Send one message. Raises OSError when the peer is gone."""
+    from json import dumps
+
+    data = dumps(message, separators=(",", ":")).encode()
+    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    sock.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
+
+
+def receive(sock: _socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """The next message with its descriptors, or None at the end. Raises OSError, ValueError (not JSON, not an object)."""
+    from json import loads
+
+    space = _socket.CMSG_SPACE(4 * _FDS)
+    while True:
+        try:
+            data, ancillary, flags, _ = sock.recvmsg(MOST, space, _socket.MSG_CMSG_CLOEXEC)
+            break
+        except ConnectionResetError:
+            continue  # it died with bytes unread; what it had sent is queued behind this error
+    fds = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    if not data:
+        return None, list(fds)
+    if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
+        raise ValueError("a message was cut")
+    message = loads(data)
+    if not isinstance(message, dict):
+        raise ValueError("not an object")
+    return message, list(fds)
+
+
+def pair() -> tuple[_socket.socket, _socket.socket]:
+    """Two connected ends."""
+    import socket
+
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+
+
+def connect(path: str) -> _socket.socket:
+    """A connection to the one who listens at `path`. Raises OSError."""
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,57 @@
+"""Removing a container's record and directory: one statement, one rename to the trash, which is emptied in slices.
+
+Who follows a container's output has a shared lock on its log's directory (flock(2)); it ends with the follower. Until then a
+removed container's directory stays in the trash.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import sqlite3
+
+    from cloche.engine.store import Store
+
+SLICE = 512  # directory entries
+
+
+def follow(directory: str) -> int:
+    """A descriptor of a log's directory with the follower's lock. Raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    return fd
+
+
+def is_followed(container: str) -> bool:
+    """Whether somebody still reads the log below this directory."""
+    try:
+        fd = os.open(container + "/log", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False  # there is no log: a container that never ran, or a layer
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def remove_container(store: Store, db: sqlite3.Connection, ident: str) -> None:
+    """Remove; harmless when it is gone already. Raises Error, OSError, sqlite3.Error."""
+    from cloche.storage.trash import discard
+
+    discard(store.root, store.container(ident))
+    db.execute("DELETE FROM ranges WHERE container=?", (ident,))
+    db.execute("DELETE FROM containers WHERE id=?", (ident,))
+    sweep(store)
+
+
+def sweep(store: Store) -> bool:
+    """Delete a bounded part of the trash; True when nothing is left that can go now."""
+    from cloche.storage.trash import empty_trash
+
+    return empty_trash(store.root, SLICE, is_followed)

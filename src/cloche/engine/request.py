@@ -1,0 +1,192 @@
+"""What a user asks of the engine: a container to run, a command to execute in one. Text forms are `notation`'s.
+
+Sizes are bytes; 0, "" and () say "not given". `validation.check()` refuses what cannot be meant, whoever asks.
+"""
+
+from __future__ import annotations
+
+from cloche.value import Value
+
+TYPE_CHECKING = False  # importing typing would cost a start 8 ms
+if TYPE_CHECKING:
+    from cloche.oci.runtime import IdMapping
+
+PERIOD = 100_000  # microseconds: the kernel's default period of CPU bandwidth
+SHM_SIZE = 64 << 20  # of /dev/shm where none is asked for
+PROPAGATIONS = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
+RECURSIONS = ("enabled", "writable", "readonly", "disabled")
+
+
+class Ulimit(Value):
+    """A resource limit by its lower-case name (`nofile`); -1 is unlimited."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+class Program(Value):
+    """The process: what is executed, as whom, with which terminal.
+
+    entrypoint: () drops the image's, None keeps it. env: `K=V`, or `K` for a variable of the image that the container
+    shall not have. stop_timeout: seconds; -1 waits for ever.
+    """
+
+    command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None
+    env: tuple[str, ...] = ()
+    working_directory: str = ""
+    user: str = ""
+    groups: tuple[str, ...] = ()
+    interactive: bool = False
+    tty: bool = False
+    init: bool = False
+    stop_signal: str = ""
+    stop_timeout: int | None = None
+    ulimits: tuple[Ulimit, ...] = ()
+    oom_score_adj: int = 0
+
+
+class Limits(Value):
+    """Resources. memory_swap: memory and swap together; nano_cpus: billionths of a CPU; -1: unlimited swap or pids."""
+
+    memory: int = 0
+    memory_swap: int = 0
+    memory_reservation: int = 0
+    nano_cpus: int = 0
+    cpu_shares: int = 0
+    cpuset_cpus: str = ""
+    pids: int = 0
+
+
+class FileMount(Value):
+    """A mount: kind `bind` (source: an absolute path of the host) or `tmpfs` (size, mode; options of mount(8)).
+
+    propagation: one of PROPAGATIONS. recursion, of a bind: one of RECURSIONS, what happens to mounts below the source.
+    """
+
+    kind: str
+    target: str
+    source: str = ""
+    read_only: bool = False
+    propagation: str = ""
+    recursion: str = "enabled"
+    size: int = 0
+    mode: int | None = None
+    options: tuple[str, ...] = ()
+
+
+class HostDevice(Value):
+    """A device of the host at `target` inside; access is made of r, w and m (mknod)."""
+
+    source: str
+    target: str
+    access: str = "rwm"
+
+
+class Files(Value):
+    """What the container sees beside its image. read_only: its root. shm_size: of /dev/shm."""
+
+    mounts: tuple[FileMount, ...] = ()
+    devices: tuple[HostDevice, ...] = ()
+    read_only: bool = False
+    shm_size: int = 0
+
+
+class Namespaces(Value):
+    """Which namespaces are shared: `host`, `container:ID`; "" is the container's own.
+
+    ipc: also `private`, `shareable`. cgroup: `host` or `private`. user: "" or `host` is the host's, `auto` a range of
+    ids of its own, `map` what user_map says.
+    """
+
+    pid: str = ""
+    ipc: str = ""
+    uts: str = ""
+    cgroup: str = ""
+    user: str = ""
+    user_map: tuple[IdMapping, ...] = ()
+
+
+class Security(Value):
+    """Rights. seccomp: "" is the default profile, `unconfined` none, else a profile's JSON text."""
+
+    privileged: bool = False
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    no_new_privileges: bool = False
+    seccomp: str = ""
+    sysctls: tuple[tuple[str, str], ...] = ()
+
+
+class RunRequest(Value):
+    """A container to create and, mostly, to start. The last five say how the caller goes along with it."""
+
+    image: str
+    process: Program = Program()
+    resources: Limits = Limits()
+    files: Files = Files()
+    namespaces: Namespaces = Namespaces()
+    network: str = "none"
+    security: Security = Security()
+    name: str = ""
+    hostname: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
+    remove: bool = False
+    detach: bool = False
+    detach_keys: str = ""
+    sig_proxy: bool = True
+    cidfile: str = ""
+
+
+class ExecRequest(Value):
+    """A command to execute in a running container."""
+
+    container: str
+    command: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    working_directory: str = ""
+    user: str = ""
+    interactive: bool = False
+    tty: bool = False
+    privileged: bool = False
+    detach: bool = False
+    detach_keys: str = ""
+
+
+def capability(name: str) -> str:
+    """`net_admin` and `CAP_NET_ADMIN` as CAP_NET_ADMIN; `ALL` stays."""
+    upper = name.upper()
+    return upper if upper == "ALL" or upper[:4] == "CAP_" else "CAP_" + upper
+
+
+def bounding(security: Security) -> tuple[str, ...]:
+    """The capabilities that a container may have: Docker's default without what is dropped, with what is added."""
+    from cloche.kernel.capabilities import DEFAULT, NAMES
+
+    if security.privileged:
+        return NAMES
+    add, drop = (tuple(map(capability, names)) for names in (security.cap_add, security.cap_drop))
+    if "ALL" in add:
+        return tuple(n for n in NAMES if n not in drop)
+    kept = () if "ALL" in drop else tuple(n for n in DEFAULT if n not in drop)
+    return tuple(n for n in NAMES if n in kept or n in add)
+
+
+def bandwidth(limits: Limits) -> tuple[int, int] | None:
+    """CPU bandwidth as the kernel counts it: (quota, period) in microseconds, or None where no limit is asked for."""
+    return (limits.nano_cpus * PERIOD // 10**9, PERIOD) if limits.nano_cpus else None
+
+
+def mount_options(mount: FileMount) -> tuple[str, ...]:
+    """The options of mount(8) that a mount stands for, those that win last; read-only binds are so all the way down."""
+    if mount.kind == "tmpfs":
+        size = (f"size={mount.size}",) if mount.size else ()
+        mode = () if mount.mode is None else (f"mode={mount.mode:o}",)
+        return ("noexec", "nosuid", "nodev", *size, *mode, *mount.options, *(("ro",) if mount.read_only else ()))
+    bind = "bind" if mount.recursion == "disabled" else "rbind"
+    access: tuple[str, ...] = ("rw",)
+    if mount.read_only:
+        access = ("ro", "rro") if mount.recursion in ("enabled", "readonly") else ("ro",)
+    return (bind, *access, mount.propagation or "rprivate")

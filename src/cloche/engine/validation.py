@@ -1,0 +1,347 @@
+"""Which requests cannot be meant: refused before anything is done, whoever asks (command line, SDK, API).
+
+The request comes back in canonical spelling. Words are Docker's where its users know them.
+Not its business: what depends on the host, the image or other containers.
+"""
+
+from __future__ import annotations
+
+from cloche.engine.request import PROPAGATIONS, RECURSIONS, capability
+from cloche.errors import Invalid, Unsupported
+
+TYPE_CHECKING = False  # importing typing would cost a start 8 ms
+if TYPE_CHECKING:
+    from cloche.engine.request import ExecRequest, FileMount, Files, Limits, Program, RunRequest, Security, Ulimit
+    from cloche.oci.runtime import IdMapping
+
+_MEMORY_LEAST = 6 << 20
+_ID_MOST = 1 << 32
+_MAPS_MOST = 340  # user_namespaces(7): lines of a map
+
+# setrlimit(2), but `as`, as in Docker
+ULIMITS = "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
+_TMPFS_FLAGS = (
+    "ro rw suid nosuid dev nodev exec noexec noatime diratime nodiratime relatime strictatime nosymfollow defaults"
+).split()
+_TMPFS_VALUES = "size mode uid gid nr_inodes nr_blocks mpol huge".split()  # tmpfs(5)
+_SYSCTLS = (
+    "kernel.msgmax kernel.msgmnb kernel.msgmni kernel.sem "
+    "kernel.shmall kernel.shmmax kernel.shmmni kernel.shm_rmid_forced"
+).split()  # those of the IPC namespace, ipc_namespaces(7)
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+_NAME = _LETTERS | frozenset("_.-")
+_TMPFS_WORD = _LETTERS | frozenset("_.-%:=")  # mpol=prefer=static:0; a comma would begin another option
+
+
+def check(request: RunRequest) -> RunRequest:
+    """The request in canonical spelling (capabilities, signals, sysctls).
+
+    Raises Invalid, and Unsupported for what is not there yet.
+    """
+    if not request.image:
+        raise Invalid("run a container", "no image is named")
+    process = _check_process(request.process)
+    _check_identity(request)
+    _check_limits(request.resources)
+    _check_files(request.files)
+    _check_network(request.network)
+    _check_namespaces(request)
+    security = _check_security(request.security).replace(sysctls=_check_sysctls(request))
+    return request.replace(process=process, security=security)
+
+
+def check_exec(request: ExecRequest) -> ExecRequest:
+    """The same for a command in a running container. Raises Invalid."""
+    if not request.container:
+        raise Invalid("execute a command", "no container is named")
+    if not request.command or not request.command[0]:
+        raise Invalid(f"execute a command in {request.container}", "no exec command specified")
+    _check_words(request.command, request.env, request.working_directory, request.user)
+    return request
+
+
+def _check_text(what: str, text: str) -> None:
+    """What is stored, shown and made part of files: valid UTF-8 without NUL bytes."""
+    if "\0" in text:
+        raise Invalid(what, "it has a NUL byte in it")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Invalid(what, "it is not valid UTF-8") from None
+
+
+def _check_words(command: tuple[str, ...], env: tuple[str, ...], directory: str, user: str) -> None:
+    from cloche.engine.environment import variables
+
+    variables(env, {})
+    for text in (*command, *env):
+        try:
+            bad = "\0" in text and "has a NUL byte in it"
+            text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            bad = "cannot be written as bytes"
+        if bad:
+            raise Invalid(f"execute {command[0] if command else 'the command'!r}", f"an argument or variable {bad}")
+    if directory and directory[0] != "/":
+        raise Invalid(f"the working directory '{directory}' is invalid", "it needs to be an absolute path")
+    _check_text(f"the working directory '{directory}' is invalid", directory)
+    if user.count(":") > 1 or user[:1] == ":" or any(not c.isprintable() or c == " " for c in user):
+        raise Invalid(f"user '{user}'", "it is not of the form USER[:GROUP]", "names or numbers, such as 1000:1000")
+
+
+def _check_process(process: Program) -> Program:
+    _check_words((*(process.entrypoint or ()), *process.command), process.env, process.working_directory, process.user)
+    for group in process.groups:
+        if not group or not all(c.isprintable() and c not in ": " for c in group):
+            raise Invalid(f"additional group '{group}'", "it is neither a name nor a number")
+    if not -1000 <= process.oom_score_adj <= 1000:
+        cause = f"invalid value {process.oom_score_adj}, range for oom score adj is [-1000, 1000]"
+        raise Invalid("set the OOM score", cause)
+    if process.stop_timeout is not None and not -1 <= process.stop_timeout < 1 << 31:
+        raise Invalid("set the stop timeout", f"invalid value {process.stop_timeout}", "seconds; -1 waits for ever")
+    seen: set[str] = set()
+    for limit in process.ulimits:
+        _check_ulimit(limit, seen)
+    if not process.stop_signal:
+        return process
+    from cloche.engine.signals import signal_name, signal_number
+
+    return process.replace(stop_signal=signal_name(signal_number(process.stop_signal)))
+
+
+def _check_ulimit(limit: Ulimit, seen: set[str]) -> None:
+    if limit.name not in ULIMITS:
+        raise Invalid("invalid ulimit type", limit.name or "''", f"one of {' '.join(ULIMITS)}")
+    if limit.name in seen:
+        raise Invalid(f"ulimit {limit.name}", "given twice")
+    seen.add(limit.name)
+    if min(limit.soft, limit.hard) < -1 or max(limit.soft, limit.hard) >= 1 << 63:
+        raise Invalid(f"ulimit {limit.name}={limit.soft}:{limit.hard}", "out of range", "-1 is unlimited")
+    if limit.hard != -1 and (limit.soft == -1 or limit.soft > limit.hard):
+        soft = "unlimited" if limit.soft == -1 else limit.soft
+        cause = f"ulimit soft limit must be less than or equal to hard limit: {soft} > {limit.hard}"
+        raise Invalid(f"ulimit {limit.name}", cause)
+
+
+def _check_identity(request: RunRequest) -> None:
+    name = request.name.removeprefix("/")
+    if request.name and (len(name) < 2 or len(name) > 255 or name[0] not in _LETTERS or not _NAME.issuperset(name)):
+        cause = f"Invalid container name ({request.name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        raise Invalid("name the container", cause, "at least two characters" if len(name) < 2 else "")
+    host = request.hostname
+    if host and (len(host) > 64 or host[0] in ".-" or not _NAME.issuperset(host)):
+        cause = "more than 64 characters" if len(host) > 64 else "only letters, digits, '-', '.' and '_' are allowed"
+        raise Invalid(f"invalid hostname '{host}'", cause)
+    for kind, pairs in (("label", request.labels), ("annotation", request.annotations)):
+        for key, value in pairs:
+            if not key.strip():
+                raise Invalid(f"invalid {kind} '{key}={value}'", "empty name")
+            _check_text(f"invalid {kind} '{key}={value}'", key + value)
+    _check_text(f"write the container's id to {request.cidfile}", request.cidfile)
+
+
+def _check_limits(limits: Limits) -> None:
+    memory, swap, reserved = limits.memory, limits.memory_swap, limits.memory_reservation
+    if memory and memory < _MEMORY_LEAST:
+        raise Invalid(f"limit memory to {memory} bytes", "Minimum memory limit allowed is 6MB")
+    if swap < -1:
+        raise Invalid(f"limit memory and swap to {swap} bytes", "it is negative", "-1 is unlimited")
+    if swap > 0 and not memory:
+        cause = "You should always set the Memory limit when using Memoryswap limit, see usage"
+        raise Invalid(f"limit memory and swap to {swap} bytes", cause)
+    if 0 < swap < memory:
+        cause = "Minimum memoryswap limit should be larger than memory limit, see usage"
+        raise Invalid(f"limit memory and swap to {swap} bytes", cause)
+    if reserved and reserved < _MEMORY_LEAST:
+        raise Invalid(f"reserve {reserved} bytes of memory", "Minimum memory reservation allowed is 6MB")
+    if memory and reserved > memory:
+        cause = "Minimum memory limit can not be less than memory reservation limit, see usage"
+        raise Invalid(f"reserve {reserved} bytes of memory", cause)
+    if limits.nano_cpus and limits.nano_cpus < 10**7:
+        raise Invalid(f"limit to {limits.nano_cpus / 1e9:g} CPUs", "Range of CPUs is from 0.01 on")
+    if limits.cpu_shares and not 2 <= limits.cpu_shares <= 262144:
+        raise Invalid(f"set the CPU shares to {limits.cpu_shares}", "the range is from 2 to 262144")
+    if limits.cpuset_cpus and not _is_set(limits.cpuset_cpus):
+        raise Invalid(f"Invalid value {limits.cpuset_cpus} for cpuset cpus", "", "such as 0-3 or 0,2")
+    if limits.pids < -1:
+        raise Invalid(f"limit processes to {limits.pids}", "it is negative", "-1 is unlimited")
+    if max(memory, swap, reserved, limits.nano_cpus, limits.pids) >= 1 << 63:
+        raise Invalid("limit resources", "a number of more than 63 bits")
+
+
+def _is_set(text: str) -> bool:
+    """`0-3,7` as cpuset(7) lists CPUs."""
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        ends = [first, last] if dash else [first]
+        if not all(end.isascii() and end.isdigit() and len(end) < 6 for end in ends) or int(ends[0]) > int(ends[-1]):
+            return False
+    return True
+
+
+def is_clean(path: str) -> bool:
+    """Absolute, and without `..`, which a symbolic link on the way would turn into something else."""
+    return path[:1] == "/" and ".." not in path.split("/")
+
+
+def _check_files(files: Files) -> None:
+    if files.shm_size < 0 or files.shm_size >= 1 << 63:
+        raise Invalid(f"make /dev/shm of {files.shm_size} bytes", "SHM size can not be less than 0")
+    targets: set[str] = set()
+    for mount in files.mounts:
+        target = "/" + "/".join(p for p in mount.target.split("/") if p not in ("", "."))
+        if target in targets:
+            raise Invalid(f"mount on {mount.target}", f"Duplicate mount point: {target}")
+        targets.add(target)
+        _check_mount(mount)
+    for device in files.devices:
+        what = f"add device {device.source}"
+        for path in (device.source, device.target):
+            if not is_clean(path) or "*" in path:
+                raise Invalid(what, f"{path or 'nothing'} is not an absolute path", "without .. and *")
+            _check_text(what, path)
+        if not device.access or set(device.access) - set("rwm") or len(set(device.access)) != len(device.access):
+            raise Invalid(what, f"bad mode specified: {device.access}", "made of r, w and m")
+
+
+def _check_mount(mount: FileMount) -> None:
+    what = f"mount {mount.source or mount.kind} on {mount.target}"
+    if mount.kind == "volume":
+        raise Unsupported(f"{what}: volumes are not there yet", "", "bind a directory: -v /DIRECTORY:/TARGET")
+    if mount.kind not in ("bind", "tmpfs"):
+        raise Invalid(what, f"mount type unknown: {mount.kind or 'none given'}", "bind or tmpfs")
+    if not is_clean(mount.target):
+        raise Invalid(what, f"invalid mount path: '{mount.target}' mount path must be absolute", "without ..")
+    if not mount.target.strip("/."):
+        raise Invalid(what, "invalid specification: destination can't be '/'")
+    _check_text(what, mount.target + mount.source)
+    if mount.propagation and mount.propagation not in PROPAGATIONS:
+        raise Invalid(what, f"invalid propagation mode: {mount.propagation}", f"one of {' '.join(PROPAGATIONS)}")
+    if mount.kind == "bind":
+        if not is_clean(mount.source):
+            cause = f"invalid mount path: '{mount.source}' mount path must be absolute"
+            raise Invalid(what, cause if mount.source else "field Source must not be empty", "without ..")
+        if mount.recursion not in RECURSIONS:
+            raise Invalid(
+                what, f"invalid value for bind-recursive: {mount.recursion}", f"one of {' '.join(RECURSIONS)}"
+            )
+        if mount.recursion == "readonly" and not mount.read_only:
+            raise Invalid(what, "option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction")
+        if mount.size or mount.mode is not None or mount.options:
+            raise Invalid(what, "cannot mix 'tmpfs-*' options with mount type 'bind'")
+        return
+    if mount.source or mount.propagation or mount.recursion != "enabled":
+        raise Invalid(what, "a tmpfs has no source, propagation or recursion")
+    if not 0 <= mount.size < 1 << 63 or not 0 <= (mount.mode or 0) <= 0o7777:
+        raise Invalid(what, "the size or mode is out of range")
+    for option in mount.options:
+        key, equals, value = option.partition("=")
+        if key not in (_TMPFS_VALUES if equals else _TMPFS_FLAGS) or (
+            equals and not _TMPFS_WORD.issuperset(value or ",")
+        ):
+            raise Invalid(what, f"invalid tmpfs option '{option}'", "such as size=64m, mode=1777, noexec")
+
+
+def _check_shared(what: str, mode: str, *others: str) -> None:
+    """`mode` is "" (the container's own), `host`, one of `others`, or `container:ID`."""
+    other = mode[10:] if mode[:10] == "container:" else ""
+    if mode not in ("", "host", *others) and (not other or not _NAME.issuperset(other)):
+        words = ", ".join(("host", *others, "container:ID"))
+        raise Invalid(what, f"'{mode}'", f"one of {words}")
+
+
+def _check_network(network: str) -> None:
+    name, colon, _ = network.partition(":")
+    if network in ("none", "host"):
+        return
+    if name == "container" and colon:
+        _check_shared("--network: invalid network mode", network, "none")
+        return
+    if not network:
+        raise Invalid("network ''", "no name set for network", "none, host or container:ID")
+    raise Unsupported(f"network {network} is not there yet", "", "use none, host or container:ID")
+
+
+def _check_namespaces(request: RunRequest) -> None:
+    wanted = request.namespaces
+    _check_shared("--pid: invalid PID mode", wanted.pid)
+    _check_shared("--ipc: invalid IPC mode", wanted.ipc, "private", "shareable")
+    for what, mode, modes in (
+        ("--uts: invalid UTS mode", wanted.uts, ("", "host")),
+        ("--cgroupns: invalid CGROUP mode", wanted.cgroup, ("", "host", "private")),
+        ("--userns: invalid USER mode", wanted.user, ("", "host", "auto", "map")),
+    ):
+        if mode not in modes:
+            raise Invalid(what, f"'{mode}'", f"one of {', '.join(m for m in modes if m)}")
+    if request.hostname and wanted.uts == "host":
+        raise Invalid("conflicting options: hostname and the UTS mode", "the host's name would change")
+    if request.hostname and request.network[:10] == "container:":
+        raise Invalid("conflicting options: hostname and the network mode", "the name is the other container's")
+    if bool(wanted.user_map) != (wanted.user == "map"):
+        raise Invalid("map user ids", "a map and the mode 'map' go together", "CONTAINER:HOST:SIZE[,...]")
+    if wanted.user in ("", "host"):
+        return
+    _check_map(wanted.user_map)
+    if request.security.privileged:
+        cause = "privileged mode is incompatible with user namespaces"
+        raise Invalid(f"user namespace {wanted.user}", cause, "run the container in the host's: --userns host")
+    for shared, name in ((wanted.pid, "PID"), (wanted.ipc, "IPC"), (wanted.uts, "UTS"), (request.network, "network")):
+        if shared == "host":
+            cause = f"cannot share the host's {name} namespace when user namespaces are enabled"
+            raise Invalid(f"user namespace {wanted.user}", cause)
+
+
+def _check_map(maps: tuple[IdMapping, ...]) -> None:
+    if len(maps) > _MAPS_MOST:
+        raise Invalid("map user ids", f"{len(maps)} ranges, and {_MAPS_MOST} is the most", "see user_namespaces(7)")
+    for number, entry in enumerate(maps):
+        text = f"map user ids {entry.container}:{entry.host}:{entry.size}"
+        if (
+            entry.size < 1
+            or min(entry.container, entry.host) < 0
+            or max(entry.container, entry.host) + entry.size >= _ID_MOST
+        ):
+            raise Invalid(text, "out of range", "ids of 32 bits, a size of 1 or more")
+        for other in maps[:number]:
+            for start, before in ((entry.container, other.container), (entry.host, other.host)):
+                if start < before + other.size and before < start + entry.size:
+                    raise Invalid(text, f"it overlaps with {other.container}:{other.host}:{other.size}")
+    if maps and not any(entry.container == 0 for entry in maps):
+        raise Invalid("map user ids", "the container's id 0 is in no range", "such as 0:100000:65536")
+
+
+def _check_security(security: Security) -> Security:
+    from cloche.kernel.capabilities import NUMBERS
+
+    add, drop = (tuple(map(capability, names)) for names in (security.cap_add, security.cap_drop))
+    for flag, names in (("CapAdd", add), ("CapDrop", drop)):
+        for name in names:
+            if name != "ALL" and name not in NUMBERS:
+                raise Invalid(
+                    f"invalid {flag}", f'unknown capability: "{name}"', "such as NET_ADMIN; see capabilities(7)"
+                )
+    return security.replace(cap_add=add, cap_drop=drop)
+
+
+def _sysctl_path(key: str) -> str:
+    """Where a kernel parameter is below /proc/sys: what separates first separates, the other is in names, sysctl(8)."""
+    slash, dot = key.find("/"), key.find(".")
+    return key if slash >= 0 and (dot < 0 or slash < dot) else key.translate({46: "/", 47: "."})
+
+
+def _check_sysctls(request: RunRequest) -> tuple[tuple[str, str], ...]:
+    checked = []
+    for key, value in request.security.sysctls:
+        path = _sysctl_path(key)
+        ours = path.startswith(("net/", "fs/mqueue/")) or path.replace("/", ".") in _SYSCTLS
+        if not ours or not (_NAME | {"/"}).issuperset(path) or {"", ".", ".."} & set(path.split("/")):
+            raise Invalid(
+                f"sysctl '{key}={value}' is not allowed", "", "net.*, fs.mqueue.* and the IPC ones of kernel.*"
+            )
+        if path[:4] == "net/" and request.network == "host":
+            raise Invalid(f"sysctl '{key}' not allowed in host network namespace")
+        if path[:4] != "net/" and request.namespaces.ipc == "host":
+            raise Invalid(f"sysctl '{key}' not allowed in host ipc namespace")
+        _check_text(f"sysctl '{key}'", value)
+        checked.append((path if "." in path else path.replace("/", "."), value))
+    return tuple(checked)

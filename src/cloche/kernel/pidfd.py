@@ -1,0 +1,35 @@
+"""pidfd_open(2) and its ioctls: a process by a handle that never comes to mean another one."""
+
+from __future__ import annotations
+
+import os
+
+# include/uapi/linux/pidfd.h: _IOWR(0xFF, 11, 64 bytes)
+_GET_INFO = 3 << 30 | 64 << 16 | 0xFF << 8 | 11
+_INFO_EXIT = 1 << 3
+
+
+def open_process(pid: int, start_time: int) -> int:
+    """A pidfd of the process that had this pid and start time. Raises ProcessLookupError when it is gone."""
+    from cloche.kernel import processes
+
+    fd = os.pidfd_open(pid)
+    if processes.start_time(pid) != start_time:  # looked at after opening
+        os.close(fd)
+        raise ProcessLookupError(3, "no such process")
+    return fd
+
+
+def exit_status(pidfd: int) -> int | None:
+    """The exit status of a process that somebody else has reaped (Linux >= 6.15, opened before the end): code, or minus the signal."""
+    import fcntl
+    from struct import pack_into, unpack_from
+
+    info = bytearray(64)
+    pack_into("=Q", info, 0, _INFO_EXIT)
+    try:
+        fcntl.ioctl(pidfd, _GET_INFO, info)
+    except OSError:
+        return None
+    (mask,) = unpack_from("=Q", info, 0)
+    return os.waitstatus_to_exitcode(unpack_from("=i", info, 60)[0]) if mask & _INFO_EXIT else None

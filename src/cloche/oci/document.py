@@ -1,0 +1,152 @@
+"""JSON documents from strangers, read field by field: each error says which field it was, `config.Env[3]`.
+
+Field names are compared exactly, unknown ones are ignored as the specification asks. Text with zero bytes, or that is
+no Unicode, is refused: it could be no argument, path or environment of a process.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cloche.errors import Invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SIZE_MAX = 16 << 20  # bytes; registries take 4 MiB of manifest, build caches make image configs of one
+NUMBER_MAX = (1 << 63) - 1
+
+
+class Object:
+    """One JSON object and where it stands in its document. A field that is null is a field that is not there."""
+
+    __slots__ = ("data", "path", "what")
+
+    def __init__(self, what: str, data: dict[str, Any], path: str = "") -> None:
+        self.what, self.data, self.path = what, data, path
+
+    def wrong(self, key: str, cause: str) -> Invalid:
+        """The error that names a field of this object."""
+        return Invalid(self.what, f"{self.at(key)}: {cause}")
+
+    def at(self, key: str) -> str:
+        """Where a field stands in the document."""
+        return f"{self.path}.{key}" if self.path else key
+
+    def has(self, key: str) -> bool:
+        return self.data.get(key) is not None
+
+    def text(self, key: str, default: str | None = "") -> str:
+        """A string; `default` where there is none, an error if that is None."""
+        value = self.data.get(key)
+        if value is None:
+            if default is None:
+                raise self.wrong(key, "it is missing")
+            return default
+        return self._text(key, value)
+
+    def number(self, key: str, default: int | None = 0) -> int:
+        """A whole number that is not negative."""
+        value = self.data.get(key, default)
+        if value is None:
+            raise self.wrong(key, "it is missing")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= NUMBER_MAX:
+            raise self.wrong(key, f"expected a whole number from 0 on, not {_kind(value)}")
+        return value
+
+    def flag(self, key: str) -> bool:
+        """true or false; false where there is none."""
+        value = self.data.get(key)
+        if value is not None and not isinstance(value, bool):
+            raise self.wrong(key, f"expected true or false, not {_kind(value)}")
+        return bool(value)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """An array of strings."""
+        return tuple(self._text(f"{key}[{i}]", v) for i, v in enumerate(self._array(key)))
+
+    def pairs(self, key: str) -> tuple[tuple[str, str], ...]:
+        """An object whose values are strings."""
+        value = self._map(key)
+        return tuple((self._text(key, k), self._text(f"{key}.{k}", v)) for k, v in value.items())
+
+    def keys(self, key: str) -> tuple[str, ...]:
+        """The names in an object that is used as a set."""
+        return tuple(self._text(key, k) for k in self._map(key))
+
+    def part(self, key: str) -> Object:
+        """An object; an empty one where there is none."""
+        return Object(self.what, self._map(key), self.at(key))
+
+    def parts(self, key: str) -> Iterator[Object]:
+        """An array of objects."""
+        for i, value in enumerate(self._array(key)):
+            if not isinstance(value, dict):
+                raise self.wrong(f"{key}[{i}]", f"expected an object, not {_kind(value)}")
+            yield Object(self.what, value, self.at(f"{key}[{i}]"))
+
+    def _text(self, key: str, value: object) -> str:
+        if not isinstance(value, str):
+            raise self.wrong(key, f"expected a string, not {_kind(value)}")
+        if "\0" in value:
+            raise self.wrong(key, "it has a zero byte in it")
+        return value
+
+    def _array(self, key: str) -> list[Any]:
+        value = self.data.get(key)
+        if value is not None and not isinstance(value, list):
+            raise self.wrong(key, f"expected an array, not {_kind(value)}")
+        return value or []
+
+    def _map(self, key: str) -> dict[str, Any]:
+        value = self.data.get(key)
+        if value is not None and not isinstance(value, dict):
+            raise self.wrong(key, f"expected an object, not {_kind(value)}")
+        return value or {}
+
+
+def parse_json(data: bytes | str, what: str) -> Any:
+    """Any JSON value. `what` is what an error says was done: `read the image config`. Raises Invalid."""
+    import json
+
+    if len(data) > SIZE_MAX:
+        raise Invalid(what, f"it is larger than {SIZE_MAX >> 20} MiB")
+    try:
+        text = data if isinstance(data, str) else data.decode()  # json would take UTF-16 and 32 too
+        value = json.loads(text, parse_constant=_no_constant)
+        if "\\ud" in text.lower():  # \ud800 alone is fine JSON and no Unicode: it could be neither stored nor shown
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise Invalid(what, "it is nested too deep") from None
+    except ValueError as error:
+        raise Invalid(what, f"it is not JSON: {error}") from None
+    return value
+
+
+def parse_object(data: bytes | str, what: str) -> Object:
+    """A document that is one JSON object. Raises Invalid."""
+    value = parse_json(data, what)
+    if not isinstance(value, dict):
+        raise Invalid(what, f"expected an object, not {_kind(value)}")
+    return Object(what, value)
+
+
+def write_json(value: Any) -> bytes:
+    """`value` as JSON without blanks; the same value gives the same bytes."""
+    import json
+
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def said(fields: dict[str, Any]) -> dict[str, Any]:
+    """`fields` without those that say nothing: None, false, empty strings, arrays and objects. 0 is a number."""
+    return {k: v for k, v in fields.items() if v or (v == 0 and v is not False)}
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "an array", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(value), f"the number {str(value)[:40]}")
