@@ -213,6 +213,7 @@ class Engine:
             mapping = self._mapping(request, ident)
             config = configs.configure(request, image.config, image.layers, ident, mapping)
             prepare_files(self.store.root, ident, image.layers)
+            self._give_to_root(ident, mapping)
             write_files(config, self.store, ident)
             os.mkdir(self.store.container(ident) + "/log", 0o700)
             return self._insert(ident, request, image, config)
@@ -223,6 +224,14 @@ class Engine:
             if isinstance(error, sqlite3.Error):
                 raise Error("record the container", str(error), "is the disk full?") from error
             raise
+
+    def _give_to_root(self, ident: str, mapping: tuple[IdMapping, ...]) -> None:
+        """In a user namespace the container's root has another id outside; its root directory shall be its own."""
+        upper = self.store.container(ident) + "/upper"
+        owner = os.stat(upper)
+        for m in mapping:
+            if m.container <= owner.st_uid < m.container + m.size:
+                os.chown(upper, owner.st_uid - m.container + m.host, owner.st_gid - m.container + m.host)
 
     def _discard(self, ident: str) -> None:
         from cloche.engine.removal import remove_container

@@ -197,9 +197,9 @@ def info(engine: Engine) -> dict[str, Any]:
 
     keeper = {"keeper": 0, "holder": 0}
     if sock := connect(engine.store, start=False):
-        with sock:
-            send(sock, {"op": "info"})
-            keeper = receive(sock)[0] or keeper
+        send(sock, {"op": "info"})
+        keeper = receive(sock)[0] or keeper
+        sock.close()
     layout = engine.host.cgroups
     found = engine.containers()
     running = sum(c.status == RUNNING for c in found)

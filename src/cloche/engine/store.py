@@ -63,7 +63,6 @@ def prepare(store: Store) -> None:
         (store.run + "/mnt", 0o711),
         (store.run + "/mnt/root", 0o755),
         (store.run + "/mnt/lower", 0o755),
-        (store.run + "/mnt/own", 0o755),
     ):
         try:
             os.mkdir(path, mode)

@@ -56,7 +56,10 @@ def _namespaces(spec: Spec) -> tuple[int, dict[str, Act]]:
 
 
 def _in_user_namespace(bundle: Bundle) -> tuple[list[Act], Bundle]:
-    """The root is mounted by the stage, with the host's rights, from layers whose owners are shifted by an id-mapped mount."""
+    """The root is mounted by the stage, with the host's rights, from layers whose owners are shifted by an id-mapped mount.
+
+    The upper directory is not: an overlay works in it as the host's root, who has no id there. Its files carry shifted ids.
+    """
     spec = bundle.spec
     acts: list[Step] = [
         MakeUserNamespace(USERNS, spec.uid_mappings, spec.gid_mappings or spec.uid_mappings),
@@ -65,20 +68,14 @@ def _in_user_namespace(bundle: Bundle) -> tuple[list[Act], Bundle]:
     ]
     root = bundle.root
     if isinstance(root, Overlay):
-        lower, own = bundle.mountpoint + "/lower", bundle.mountpoint + "/own"
-        container = root.upper.rsplit("/", 1)[0]
-        acts += [
-            OpenTree(root.directory, Ref("layers")),
-            OpenTree(container, Ref("own")),
-            AttachTree(Ref("layers"), lower, host=True, idmap=(USERNS,)),
-            AttachTree(Ref("own"), own, host=True, idmap=(USERNS,)),
-        ]
-        mapped = root.replace(directory=lower, upper=own + root.upper[len(container) :], work=own + root.work[len(container) :])
-        acts.append(mounts.MountOverlay(lower, bundle.mountpoint + "/root", mounts.overlay_data(mapped)))
+        lower = bundle.mountpoint + "/lower"
+        acts += [OpenTree(root.directory, Ref("layers")), AttachTree(Ref("layers"), lower, host=True, idmap=(USERNS,))]
+        data = mounts.overlay_data(root)
+        acts.append(mounts.MountOverlay(lower, bundle.mountpoint + "/root", data))
     else:
         acts += [OpenTree(root.path, Ref("root"), recursive=True)]
         acts += [AttachTree(Ref("root"), bundle.mountpoint + "/root", host=True, idmap=(USERNS,))]
-    why = {"AttachTree": "Files of the host's root shall belong to the container's root, and stay the host's on disk."}
+    why = {"AttachTree": "Files of the image shall belong to the container's root, and stay as they are on disk."}
     placed = [Act("stage", step, why.get(type(step).__name__, "")) for step in acts]
     return placed, bundle.replace(mountpoint=bundle.mountpoint + "/root")
 

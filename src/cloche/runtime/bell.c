@@ -26,6 +26,7 @@
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -67,10 +68,10 @@ static void record(int kind, int value) {
 		reports[reported++] = (struct report){kind, actor, act.number, value, now()};
 }
 
-static int flush(int passed) {
-	struct iovec v = {reports, reported * sizeof *reports};
+static int flush(int passed) {   /* the reports, and what more there is to say of the last one */
+	struct iovec v[2] = {{reports, reported * sizeof *reports}, {detail, reported && reports[reported - 1].kind == FAILED ? strlen(detail) : 0}};
 	union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } c = {0};
-	struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1};
+	struct msghdr m = {.msg_iov = v, .msg_iovlen = 2};
 	ssize_t n;
 	if (passed >= 0) {
 		m.msg_control = &c;
@@ -78,20 +79,16 @@ static int flush(int passed) {
 		c.align = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
 		memcpy(CMSG_DATA(&c.align), &passed, sizeof passed);
 	}
-	n = channel == CONTROL ? sendmsg(CONTROL, &m, MSG_NOSIGNAL) : write(channel, v.iov_base, v.iov_len);
+	n = channel == CONTROL ? sendmsg(CONTROL, &m, MSG_NOSIGNAL) : writev(channel, v, 2);
 	reported = 0;
 	return n < 0 ? -1 : 0;
 }
 
 static void fail(int error, int code) {
-	char line[sizeof(struct report) + sizeof detail];
-	size_t n = strlen(detail);
-	struct report r = {FAILED, actor, act.number, error, n};
+	if (reported == sizeof reports / sizeof *reports) reported--;
+	record(FAILED, error);
+	reports[reported - 1].ns = strlen(detail);
 	flush(-1);
-	memcpy(line, &r, sizeof r);
-	memcpy(line + sizeof r, detail, n);
-	if (channel == CONTROL) send(CONTROL, line, sizeof r + n, MSG_NOSIGNAL);
-	else if (write(channel, line, sizeof r + n) < 0) _exit(code);
 	_exit(code);
 }
 

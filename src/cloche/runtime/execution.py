@@ -15,7 +15,7 @@ import os
 from time import monotonic_ns
 
 from cloche.errors import CommandNotFound, Error, NotExecutable
-from cloche.runtime.bell import DONE, STARTED, Failure, Record, parse, peek, spawn
+from cloche.runtime.bell import DONE, STARTED, TOKEN, Failure, Record, parse, peek, spawn
 from cloche.step.sync import Await, Open, StartBell
 
 TYPE_CHECKING = False
@@ -182,7 +182,7 @@ class Execution:
         self.records += records
         if failure:
             raise StepFailed(failure)
-        if not records:
+        if not records or records[-1].kind != TOKEN:
             raise StepFailed(Failure(self._number, 32, "bell ended without a word"))
         if awaited.token == "cloned":
             self.pid = records[-1].value
