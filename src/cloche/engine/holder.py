@@ -120,6 +120,7 @@ def hold(store: Store, listening: int) -> None:
         ours.close()
         os.waitid(os.P_PID, pid, os.WEXITED)
         if over:
+            _remove_cgroup(store)
             return
         hurry = hurry + 1 if time.monotonic() - began < _QUICK else 0
         if hurry > _PATIENCE:
@@ -155,6 +156,21 @@ def _leave_cgroup(store: Store) -> None:
             file.write("0")
 
 
+def _remove_cgroup(store: Store) -> None:
+    """At the end: back to each hierarchy's root, and the groups that only we were in are gone."""
+    from cloche.kernel.cgroups import probe_layout
+
+    for hierarchy in probe_layout().hierarchies:
+        group = f"{hierarchy.path}/{store.parent}"
+        try:
+            with open(hierarchy.path + "/cgroup.procs", "w", encoding="ascii") as file:
+                file.write("0")
+            os.rmdir(group + "/keeper")
+            os.rmdir(group)
+        except OSError as error:  # another keeper has begun, or containers of a version that we do not know
+            print(f"remove cgroup {group}: {error}", file=sys.stderr, flush=True)
+
+
 def main(root: str) -> None:
     """The program: `python3 -I -S -B holder.py ROOT`, started by the first client, which waits for a byte on descriptor 1."""
     from cloche.engine.store import locate
@@ -184,4 +200,7 @@ def main(root: str) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-    main(sys.argv[1])
+    # as the module that the keeper imports, so that there is one HolderGone
+    from cloche.engine import holder
+
+    holder.main(sys.argv[1])
