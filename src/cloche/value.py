@@ -12,11 +12,10 @@ Fields are the annotations, in order, base classes first; defaults must be immut
 
 from __future__ import annotations
 
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any, Self, dataclass_transform
+    from typing import Any, ClassVar, Self, dataclass_transform
 else:
 
     def dataclass_transform(**_: Any) -> Any:
@@ -52,6 +51,10 @@ class _ValueType(type):
 class Value(metaclass=_ValueType):
     """A frozen record. Subclass it with annotated fields; positional and keyword arguments both work."""
 
+    if TYPE_CHECKING:
+        _fields: ClassVar[tuple[str, ...]]
+        _defaults: ClassVar[dict[str, Any]]
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         fields = self._fields
         if len(args) > len(fields):
@@ -79,7 +82,7 @@ class Value(metaclass=_ValueType):
         return (getattr(self, f) for f in self._fields)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and tuple(self) == tuple(other)  # type: ignore[call-overload]
+        return type(self) is type(other) and tuple(self) == tuple(other)
 
     def __hash__(self) -> int:
         return hash((type(self), *self))

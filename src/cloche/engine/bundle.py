@@ -43,7 +43,14 @@ MASKED = (
 READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 NODES = tuple(
     Device("/dev/" + name, "c", major, minor)
-    for name, major, minor in (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+    for name, major, minor in (
+        ("null", 1, 3),
+        ("zero", 1, 5),
+        ("full", 1, 7),
+        ("random", 1, 8),
+        ("urandom", 1, 9),
+        ("tty", 5, 0),
+    )
 )
 
 
@@ -140,7 +147,9 @@ def _mounts(config: ContainerConfig, store: Store, ident: str, others: dict[str,
     standard = [
         Mount("/proc", "proc", "proc", hardened),
         Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
-        Mount("/dev/pts", "devpts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")),
+        Mount(
+            "/dev/pts", "devpts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")
+        ),
         sysfs,
         Mount("/sys/fs/cgroup", "cgroup", "cgroup", (*hardened, *readonly)),
         Mount("/dev/mqueue", "mqueue", "mqueue", hardened),
@@ -148,7 +157,8 @@ def _mounts(config: ContainerConfig, store: Store, ident: str, others: dict[str,
         *(Mount("/etc/" + name, "bind", f"{own}/{name}", ("bind",)) for name in ("resolv.conf", "hostname", "hosts")),
     ]
     asked = [
-        Mount(m.target, "bind" if m.kind == "bind" else "tmpfs", m.source or "tmpfs", mount_options(m)) for m in files.mounts
+        Mount(m.target, "bind" if m.kind == "bind" else "tmpfs", m.source or "tmpfs", mount_options(m))
+        for m in files.mounts
     ]
     targets = {m.destination.rstrip("/") for m in asked}
     kept = [m for m in standard if m.destination not in targets]
@@ -163,7 +173,11 @@ def _resources(config: ContainerConfig, facts: Facts) -> Resources:
         access = {d.target: d.access for d in config.request.files.devices}
         rules = (
             DeviceRule(False),
-            *(DeviceRule(True, d.type, d.major, d.minor, access.get(d.path, "rwm")) for d in facts.devices if d.type in "cb"),
+            *(
+                DeviceRule(True, d.type, d.major, d.minor, access.get(d.path, "rwm"))
+                for d in facts.devices
+                if d.type in "cb"
+            ),
         )
     swap = wanted.memory_swap or (wanted.memory * 2 if wanted.memory else 0)  # Docker: as much swap as memory
     return Resources(
@@ -180,9 +194,7 @@ def _resources(config: ContainerConfig, facts: Facts) -> Resources:
     )
 
 
-def bundle(
-    config: ContainerConfig, root: Overlay | Folder, store: Store, ident: str, facts: Facts
-) -> Bundle:
+def bundle(config: ContainerConfig, root: Overlay | Folder, store: Store, ident: str, facts: Facts) -> Bundle:
     """All that plan() needs. Raises Invalid."""
     request, others = config.request, dict(facts.others)
     privileged = request.security.privileged
@@ -204,7 +216,14 @@ def bundle(
         () if privileged else READONLY,
         annotations=request.annotations,
     )
-    return Bundle(ident, spec, root, store.run + "/mnt" if config.mapping else store.run + "/mnt/root", facts.filter, facts.filter_flags)
+    return Bundle(
+        ident,
+        spec,
+        root,
+        store.run + "/mnt" if config.mapping else store.run + "/mnt/root",
+        facts.filter,
+        facts.filter_flags,
+    )
 
 
 def joining(
@@ -216,7 +235,9 @@ def joining(
     security = config.request.security.replace(privileged=True) if request.privileged else config.request.security
     names = bounding(security)
     env = merge((*config.env, *(("TERM=xterm",) if request.tty else ())), request.env)
-    user = User(name=request.user or config.user, additional_groups=() if request.user else config.request.process.groups)
+    user = User(
+        name=request.user or config.user, additional_groups=() if request.user else config.request.process.groups
+    )
     new = Process(
         request.command,
         tuple(env),

@@ -1,6 +1,6 @@
 """Containers: create, start, end, remove, find. The engine is this library in the caller's process; the keeper does the rest.
 
-    create: request + image -> configuration -> snapshot -> row            start: facts -> bundle -> plan -> stored -> keeper
+create: request + image -> configuration -> snapshot -> row            start: facts -> bundle -> plan -> stored -> keeper
 """
 
 from __future__ import annotations
@@ -151,7 +151,9 @@ class Engine:
         """By name, id, or a prefix of an id that fits one. Raises NotFound, Conflict."""
         row = self.db.execute("SELECT * FROM containers WHERE name=? OR id=?", (name.lstrip("/"), name)).fetchone()
         if row is None and name and all(c in "0123456789abcdef" for c in name):
-            rows = self.db.execute("SELECT * FROM containers WHERE id >= ? AND id < ? LIMIT 2", (name, name + "g")).fetchall()
+            rows = self.db.execute(
+                "SELECT * FROM containers WHERE id >= ? AND id < ? LIMIT 2", (name, name + "g")
+            ).fetchall()
             if len(rows) > 1:
                 raise Conflict(f"find container {name}", "more than one id begins so", "give more of it")
             row = rows[0] if rows else None
@@ -255,7 +257,9 @@ class Engine:
                     continue
                 owner = self.db.execute("SELECT id FROM containers WHERE name=?", (name,)).fetchone()
                 cause = f"the name is in use by container {owner['id'][:12] if owner else ''}"
-                raise Conflict(f"name a container {name}", cause, "remove or rename that one, or use another name") from None
+                raise Conflict(
+                    f"name a container {name}", cause, "remove or rename that one, or use another name"
+                ) from None
             row = self.db.execute("SELECT * FROM containers WHERE id=?", (ident,)).fetchone()
             return self.container(row)
         raise Conflict("name the container", "all tries were taken", "give it a name with --name")
@@ -360,7 +364,8 @@ class Engine:
 
         error = explain_failure(made, Failure(*failure))
         self.db.execute(
-            "UPDATE containers SET error=?, exit_code=? WHERE id=? AND status=?", (str(error), error.exit_code, container.id, CREATED)
+            "UPDATE containers SET error=?, exit_code=? WHERE id=? AND status=?",
+            (str(error), error.exit_code, container.id, CREATED),
         )
         return error
 
@@ -370,7 +375,9 @@ class Engine:
         """The exit code, when it has ended, and "" or why it is not known (then the code is -1)."""
         answer, _ = self.keeper.ask({"op": "wait", "id": container.id})
         if answer["exit"] is None:
-            row = self.db.execute("SELECT status, exit_code, error FROM containers WHERE id=?", (container.id,)).fetchone()
+            row = self.db.execute(
+                "SELECT status, exit_code, error FROM containers WHERE id=?", (container.id,)
+            ).fetchone()
             if row is None or row["status"] == RUNNING:
                 raise NotFound(f"No such container: {container.name}")
             return row["exit_code"], row["error"]
@@ -468,5 +475,3 @@ class Engine:
     def log_directory(self, container: Container) -> str:
         """Where its output is kept."""
         return self.store.container(container.id) + "/log"
-
-

@@ -43,7 +43,11 @@ def connect(store: Store, schemas: tuple[str, ...] = ()) -> sqlite3.Connection:
             db.execute("PRAGMA journal_mode=WAL")
             db.executescript("BEGIN IMMEDIATE;" + SCHEMA + "".join(schemas) + f"PRAGMA user_version={VERSION};COMMIT;")
         elif version > VERSION:
-            raise Error(f"open {path}", f"it is of a newer cloche (version {version}, this one knows {VERSION})", "update cloche")
+            raise Error(
+                f"open {path}",
+                f"it is of a newer cloche (version {version}, this one knows {VERSION})",
+                "update cloche",
+            )
         db.execute("PRAGMA synchronous=NORMAL")
     except sqlite3.Error as error:
         raise Error(f"open {path}", str(error), "is the disk full, or the file damaged?") from error

@@ -34,7 +34,9 @@ def execute(engine: Engine, container: Container, request: ExecRequest, console:
     ident = os.urandom(32).hex()
     facts = gather(container.config, engine.store, engine.host, engine._other, console)
     first = Other(container.pid, container.start_time)
-    made = plan_joining(joining(container.config, request, engine.store, container.id, first, facts, ident), engine.host)
+    made = plan_joining(
+        joining(container.config, request, engine.store, container.id, first, facts, ident), engine.host
+    )
     notes = {"tty": request.tty, "stdin": request.interactive, "stdin_once": True, "detached": request.detach}
     memory = os.memfd_create("plan", os.MFD_CLOEXEC)
     try:

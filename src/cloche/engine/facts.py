@@ -23,7 +23,9 @@ def devices(config: ContainerConfig) -> tuple[Device, ...]:
     """The host's devices that were asked for; with --privileged all of /dev. Raises NotFound, Invalid."""
     found = [_device(d.source, d.target) for d in config.request.files.devices]
     if config.request.security.privileged:
-        have = {d.path for d in found} | {"/dev/" + n for n in ("null", "zero", "full", "random", "urandom", "tty", "console", "ptmx")}
+        have = {d.path for d in found} | {
+            "/dev/" + n for n in ("null", "zero", "full", "random", "urandom", "tty", "console", "ptmx")
+        }
         found += [d for d in _all_devices("/dev") if d.path not in have]
     return tuple(found)
 
@@ -32,7 +34,9 @@ def _device(source: str, target: str) -> Device:
     try:
         status = os.stat(source)
     except OSError as error:
-        raise NotFound(f"use the device {source}", error.errno or 2, "give the path of a device node of this host") from None
+        raise NotFound(
+            f"use the device {source}", error.errno or 2, "give the path of a device node of this host"
+        ) from None
     if not (S_ISCHR(status.st_mode) or S_ISBLK(status.st_mode)):
         raise Invalid(f"use the device {source}", "it is not a device node", "mount it with -v instead")
     kind = "c" if S_ISCHR(status.st_mode) else "b"
@@ -48,7 +52,7 @@ def _all_devices(directory: str) -> list[Device]:
                 continue
             if entry.is_dir():
                 found += _all_devices(entry.path)
-            elif S_ISCHR((mode := entry.stat().st_mode)) or S_ISBLK(mode):
+            elif S_ISCHR(mode := entry.stat().st_mode) or S_ISBLK(mode):
                 found.append(_device(entry.path, entry.path))
     return found
 
@@ -121,14 +125,20 @@ def _cached(path: str, make: Callable[[], tuple[bytes, int]]) -> tuple[bytes, in
 
 
 def gather(
-    config: ContainerConfig, store: Store, host: Host, find: Callable[[str], tuple[str, Other]], console: tuple[int, int]
+    config: ContainerConfig,
+    store: Store,
+    host: Host,
+    find: Callable[[str], tuple[str, Other]],
+    console: tuple[int, int],
 ) -> Facts:
     """Everything for one start. `find` gives a running container by name. Raises NotFound, Conflict, Invalid, Unsupported."""
     others = []
     for name in sorted(referred(config)):
         _, other = find(name)
         if not other.pid:
-            raise Conflict(f"join a namespace of {name}", "that container is not running", f"start it first: cloche start {name}")
+            raise Conflict(
+                f"join a namespace of {name}", "that container is not running", f"start it first: cloche start {name}"
+            )
         others.append((name, other))
     program, flags = seccomp(config, store, host)
     return Facts(tuple(others), devices(config), program, flags, console)
@@ -140,7 +150,11 @@ def write_files(config: ContainerConfig, store: Store, ident: str) -> None:
     if config.request.network == "host":
         hosts, resolv = _read("/etc/hosts"), _read("/etc/resolv.conf")
     else:
-        hosts = b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + config.hostname.encode() + b"\n"
+        hosts = (
+            b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t"
+            + config.hostname.encode()
+            + b"\n"
+        )
         resolv = b"# no network: there is nobody to ask\n"
     for name, content in (("hosts", hosts), ("resolv.conf", resolv), ("hostname", config.hostname.encode() + b"\n")):
         fd = os.open(f"{directory}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)

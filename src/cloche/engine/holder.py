@@ -151,7 +151,9 @@ def _leave_cgroup(store: Store) -> None:
 
     for hierarchy in probe_layout().hierarchies:
         path = f"{hierarchy.path}/{store.parent}/keeper"
-        MakeCgroup(path, hierarchy.path, hierarchy.controllers, unified="cgroup.controllers" in os.listdir(hierarchy.path)).execute(None)  # type: ignore[arg-type]
+        MakeCgroup(
+            path, hierarchy.path, hierarchy.controllers, unified="cgroup.controllers" in os.listdir(hierarchy.path)
+        ).execute(None)  # type: ignore[arg-type]
         with open(path + "/cgroup.procs", "w", encoding="ascii") as file:
             file.write("0")
 

@@ -103,7 +103,10 @@ def _host_config(found: Container) -> dict[str, Any]:
     return {
         "NetworkMode": request.network,
         "AutoRemove": found.remove,
-        "Binds": [f"{m.source}:{m.target}{':ro' if m.read_only else ''}" for m in request.files.mounts if m.kind == "bind"] or None,
+        "Binds": [
+            f"{m.source}:{m.target}{':ro' if m.read_only else ''}" for m in request.files.mounts if m.kind == "bind"
+        ]
+        or None,
         "Tmpfs": {m.target: ",".join(m.options) for m in request.files.mounts if m.kind == "tmpfs"} or None,
         "Memory": limits.memory,
         "MemorySwap": limits.memory_swap or limits.memory * 2,
@@ -118,7 +121,10 @@ def _host_config(found: Container) -> dict[str, Any]:
         "CapAdd": list(security.cap_add) or None,
         "CapDrop": list(security.cap_drop) or None,
         "EffectiveCapabilities": list(bounding(security)),
-        "SecurityOpt": (["no-new-privileges"] * security.no_new_privileges + ["seccomp=" + security.seccomp] * bool(security.seccomp))
+        "SecurityOpt": (
+            ["no-new-privileges"] * security.no_new_privileges
+            + ["seccomp=" + security.seccomp] * bool(security.seccomp)
+        )
         or None,
         "Privileged": security.privileged,
         "ReadonlyRootfs": request.files.read_only,
@@ -132,7 +138,8 @@ def _host_config(found: Container) -> dict[str, Any]:
         "IdMappings": [[m.container, m.host, m.size] for m in found.config.mapping],
         "GroupAdd": list(request.process.groups) or None,
         "Devices": [
-            {"PathOnHost": d.source, "PathInContainer": d.target, "CgroupPermissions": d.access} for d in request.files.devices
+            {"PathOnHost": d.source, "PathInContainer": d.target, "CgroupPermissions": d.access}
+            for d in request.files.devices
         ],
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "LogConfig": {"Type": "cloche", "Config": {}},
@@ -141,9 +148,11 @@ def _host_config(found: Container) -> dict[str, Any]:
 
 
 def _layers(engine: Engine, found: Container) -> dict[str, str]:
+    from cloche.step.rootfs import Overlay
     from cloche.storage.overlay import existing, layer_folder
 
     overlay = existing(engine.store.root, found.id, found.config.layers).mounts[0]
+    assert isinstance(overlay, Overlay)
     lower = ":".join(layer_folder(engine.store.root, n) for n in reversed(found.config.layers))
     return {"LowerDir": lower, "UpperDir": overlay.upper, "WorkDir": overlay.work}
 

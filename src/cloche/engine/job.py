@@ -1,6 +1,6 @@
 """One process that the keeper looks after: a container's first, or an exec's. What is held for it, and where it stands.
 
-    making -> running -> (drained, recorded) -> gone          aborting: its keeper died before it was let go
+making -> running -> (drained, recorded) -> gone          aborting: its keeper died before it was let go
 """
 
 from __future__ import annotations

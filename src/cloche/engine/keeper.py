@@ -251,7 +251,7 @@ class Keeper:
 
     def attach_fds(self, job: Job, client: Client) -> tuple[list[str], tuple[int, ...]]:
         """What a client gets to talk to the container directly."""
-        names = [n for n in ("master", "input") if n in job.held]
+        names: list[str] = [n for n in ("master", "input") if n in job.held]
         if job.is_exec:
             names += [n for n in ("out", "err") if n in job.held and "master" not in job.held]
         if client not in job.attached:
@@ -261,7 +261,11 @@ class Keeper:
     def answer_start(self, job: Job, client: Client) -> None:
         """The container runs."""
         names, fds = self.attach_fds(job, client) if job.notes.get("attach") or job.is_exec else ([], ())
-        records = [[r.number, r.ns] for r in job.making.records if r.kind == 1] if job.making and job.notes.get("explain") else []
+        records = (
+            [[r.number, r.ns] for r in job.making.records if r.kind == 1]
+            if job.making and job.notes.get("explain")
+            else []
+        )
         client.answer({"ok": True, "pid": job.pid, "fds": names, "records": records}, fds)
 
     # -- requests
@@ -335,7 +339,15 @@ class Keeper:
 
     def op_info(self, client: Client, _message: dict[str, Any], _fds: list[int]) -> None:
         """Who we are."""
-        client.answer({"ok": True, "keeper": os.getpid(), "holder": os.getppid(), "jobs": len(self.jobs), "version": protocol.VERSION})
+        client.answer(
+            {
+                "ok": True,
+                "keeper": os.getpid(),
+                "holder": os.getppid(),
+                "jobs": len(self.jobs),
+                "version": protocol.VERSION,
+            }
+        )
 
     def op_end(self, client: Client, _message: dict[str, Any], _fds: list[int]) -> None:
         """End, when nothing runs."""
@@ -345,7 +357,15 @@ class Keeper:
         client.answer({"ok": True})
         self.end()
 
-    OPS = {"start": op_start, "exec": op_exec, "wait": op_wait, "attach": op_attach, "end_input": op_end_input, "info": op_info, "end": op_end}
+    OPS = {
+        "start": op_start,
+        "exec": op_exec,
+        "wait": op_wait,
+        "attach": op_attach,
+        "end_input": op_end_input,
+        "info": op_info,
+        "end": op_end,
+    }
 
     # -- making
 
@@ -360,7 +380,8 @@ class Keeper:
             mine["out"], mine["pump"] = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             outs = (os.dup(null), os.dup(null))
             if job.is_exec:
-                os.close(mine.pop("out")), os.close(mine.pop("pump"))
+                os.close(mine.pop("out"))
+                os.close(mine.pop("pump"))
         elif job.notes["detached"]:
             outs = (os.dup(null), os.dup(null))
         else:
@@ -571,7 +592,9 @@ class Keeper:
                 "UPDATE containers SET status='exited', pid=0, finished=?, exit_code=?, oom=?, error=? WHERE id=?",
                 (now(), code, oom, reason, job.key),
             )
-        self.db.execute("INSERT OR REPLACE INTO exits VALUES (?, ?, ?, ?, ?)", (job.ident, job.attempt, code, reason, now()))
+        self.db.execute(
+            "INSERT OR REPLACE INTO exits VALUES (?, ?, ?, ?, ?)", (job.ident, job.attempt, code, reason, now())
+        )
         self.db.execute("COMMIT")
 
     def forget(self, job: Job) -> None:

@@ -1,11 +1,11 @@
 """Where one store keeps its things: a root for what lasts, a run directory for what ends with the boot.
 
-    ROOT/db                     what is listed and searched
-    ROOT/content, ROOT/layers   images
-    ROOT/containers/ID          upper, work, logs, files that are bound into the container
-    RUN/keeper                  0700: socket, lock, pids
-    RUN/plans/ID                the plan of what exists in the kernel for a container; undone, it is removed
-    RUN/mnt                     mount points, used in private mount namespaces only
+ROOT/db                     what is listed and searched
+ROOT/content, ROOT/layers   images
+ROOT/containers/ID          upper, work, logs, files that are bound into the container
+RUN/keeper                  0700: socket, lock, pids
+RUN/plans/ID                the plan of what exists in the kernel for a container; undone, it is removed
+RUN/mnt                     mount points, used in private mount namespaces only
 """
 
 from __future__ import annotations

@@ -16,7 +16,18 @@ def attach_device_filter(path: str, program: bytes) -> None:
     from cloche.kernel.libc import number, syscall
 
     code, license_ = ctypes.create_string_buffer(program, len(program)), ctypes.create_string_buffer(b"Apache-2.0")
-    load = pack("=IIQQIIQII", _TYPE_CGROUP_DEVICE, len(program) // 8, ctypes.addressof(code), ctypes.addressof(license_), 0, 0, 0, 0, 0)
+    load = pack(
+        "=IIQQIIQII",
+        _TYPE_CGROUP_DEVICE,
+        len(program) // 8,
+        ctypes.addressof(code),
+        ctypes.addressof(license_),
+        0,
+        0,
+        0,
+        0,
+        0,
+    )
     bpf = number("bpf")
     loaded = syscall(bpf, _PROG_LOAD, load.ljust(128, b"\0"), 128, what="bpf BPF_PROG_LOAD")
     try:

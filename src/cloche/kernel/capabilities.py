@@ -47,7 +47,13 @@ def names(bits: int) -> tuple[str, ...]:
 
 def of_process(pid: int | str = "self") -> dict[str, int]:
     """The five sets (`inheritable permitted effective bounding ambient`) of a process, proc_pid_status(5). Raises OSError."""
-    keys = {"CapInh": "inheritable", "CapPrm": "permitted", "CapEff": "effective", "CapBnd": "bounding", "CapAmb": "ambient"}
+    keys = {
+        "CapInh": "inheritable",
+        "CapPrm": "permitted",
+        "CapEff": "effective",
+        "CapBnd": "bounding",
+        "CapAmb": "ambient",
+    }
     with open(f"/proc/{pid}/status", encoding="utf-8") as status:
         pairs = (line.split(":", 1) for line in status if line[:3] == "Cap")
         return {keys[key]: int(value, 16) for key, value in pairs}

@@ -85,7 +85,13 @@ def attribute_names(attributes: int) -> str:
 
 def propagation_names(flags: int) -> str:
     """`MS_PRIVATE|MS_REC`, or `0`."""
-    known = {MS_PRIVATE: "MS_PRIVATE", MS_SLAVE: "MS_SLAVE", MS_SHARED: "MS_SHARED", MS_UNBINDABLE: "MS_UNBINDABLE", MS_REC: "MS_REC"}
+    known = {
+        MS_PRIVATE: "MS_PRIVATE",
+        MS_SLAVE: "MS_SLAVE",
+        MS_SHARED: "MS_SHARED",
+        MS_UNBINDABLE: "MS_UNBINDABLE",
+        MS_REC: "MS_REC",
+    }
     return "|".join(name for bit, name in known.items() if flags & bit) or "0"
 
 

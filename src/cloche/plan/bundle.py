@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from cloche.oci.runtime import Namespace, Process, Spec
 from cloche.value import Value
 

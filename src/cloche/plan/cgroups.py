@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from cloche.errors import Unsupported
 from cloche.oci.runtime import DeviceRule
 from cloche.step.base import Act, Ref
@@ -99,7 +98,11 @@ def make(path: str, wanted: Resources, host: Host) -> list[Act]:
     unified = host.cgroups.version == 2
     where = directories(path, host)
     acts = [
-        Act("host", MakeCgroup(h.path + path, h.path, h.controllers, unified), f"Counts and limits: {', '.join(h.controllers)}.")
+        Act(
+            "host",
+            MakeCgroup(h.path + path, h.path, h.controllers, unified),
+            f"Counts and limits: {', '.join(h.controllers)}.",
+        )
         for h in host.cgroups.hierarchies
     ]
     for controller, file, content in (_v2_limits if unified else _v1_limits)(wanted):

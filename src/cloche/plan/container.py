@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-
 from cloche.errors import Invalid
 from cloche.plan import cgroups, mounts
 from cloche.plan.process import become, look_up
 from cloche.step.base import Act, Plan, Ref, Step
-from cloche.step.mount import MS_PRIVATE, MS_REC, AttachTree, MakeFolder, MakeReadonly, Mask, OpenTree, PivotRoot, SetPropagation, WriteSysctl
+from cloche.step.mount import (
+    MS_PRIVATE,
+    MS_REC,
+    AttachTree,
+    EnterRoot,
+    MakeFolder,
+    MakeReadonly,
+    Mask,
+    MountOverlay,
+    OpenTree,
+    PivotRoot,
+    SetPropagation,
+    WriteSysctl,
+)
 from cloche.step.namespace import (
     KINDS,
     Clone,
@@ -71,7 +83,7 @@ def _in_user_namespace(bundle: Bundle) -> tuple[list[Act], Bundle]:
         lower = bundle.mountpoint + "/lower"
         acts += [OpenTree(root.directory, Ref("layers")), AttachTree(Ref("layers"), lower, host=True, idmap=(USERNS,))]
         data = mounts.overlay_data(root)
-        acts.append(mounts.MountOverlay(lower, bundle.mountpoint + "/root", data))
+        acts.append(MountOverlay(lower, bundle.mountpoint + "/root", data))
     else:
         acts += [OpenTree(root.path, Ref("root"), recursive=True)]
         acts += [AttachTree(Ref("root"), bundle.mountpoint + "/root", host=True, idmap=(USERNS,))]
@@ -88,7 +100,7 @@ def _enter_mapped(bundle: Bundle) -> list[Act]:
         Act("init", SetPropagation("/", MS_REC | MS_PRIVATE)),
         Act("init", OpenTree(bundle.mountpoint, ref, recursive=True), why),
         Act("init", AttachTree(ref, bundle.mountpoint, host=True), why),
-        Act("init", mounts.EnterRoot(bundle.mountpoint)),
+        Act("init", EnterRoot(bundle.mountpoint)),
     ]
 
 
@@ -100,7 +112,12 @@ def _stage(flags: int, joined: dict[str, Act], userns: bool, cgroup: tuple[Ref, 
     if "user" in joined:
         acts.append(Act("stage", EnterUserNamespace(Ref("ns.user"))))
     clone = Clone(flags & ~(KINDS["cgroup"][0] | KINDS["user"][0]), cgroup)
-    return [*acts, Act("stage", clone), Act("stage", Report("cloned", clone.gives())), Act("host", Await("cloned", (Ref("pid", "pid"), PIDFD)))]
+    return [
+        *acts,
+        Act("stage", clone),
+        Act("stage", Report("cloned", clone.gives())),
+        Act("host", Await("cloned", (Ref("pid", "pid"), PIDFD))),
+    ]
 
 
 def _names(spec: Spec, flags: int) -> list[Act]:
@@ -114,7 +131,13 @@ def _seal(spec: Spec) -> list[Act]:
     """After pivot_root: what may only be read, what may not be seen."""
     acts = [Act("init", WriteSysctl(key, value)) for key, value in spec.sysctl]
     if spec.root_readonly:
-        acts.append(Act("init", MakeReadonly("/", whole=True), "The image cannot be changed, nor anything be written beside the mounts."))
+        acts.append(
+            Act(
+                "init",
+                MakeReadonly("/", whole=True),
+                "The image cannot be changed, nor anything be written beside the mounts.",
+            )
+        )
     acts += [Act("init", MakeReadonly(path, _READONLY)) for path in spec.readonly_paths]
     return acts + [Act("init", Mask(path)) for path in spec.masked_paths]
 
@@ -206,14 +229,17 @@ def plan_joining(wanted: Joining, host: Host) -> Plan:
     # the user namespace last: its root has no power over namespaces that are not its own
     kinds.sort(key=lambda kind: kind == "user")
     opened = [
-        Act("host", OpenNamespace(f"/proc/{wanted.pid}/ns/{KINDS[k][1]}", Ref("ns." + k), wanted.pid, wanted.start_time))
+        Act(
+            "host", OpenNamespace(f"/proc/{wanted.pid}/ns/{KINDS[k][1]}", Ref("ns." + k), wanted.pid, wanted.start_time)
+        )
         for k in kinds
     ]
     opening, joining, cgroup = cgroups.join(wanted.cgroups_path, host, "joiner", "user" in kinds)
     terminal, gate = _handover(process, "joiner", console=False)
     score = process.oom_score_adj
     entering: list[Step] = [
-        EnterUserNamespace(Ref("ns.user")) if kind == "user" else SetNamespace(Ref("ns." + kind), kind) for kind in kinds
+        EnterUserNamespace(Ref("ns.user")) if kind == "user" else SetNamespace(Ref("ns." + kind), kind)
+        for kind in kinds
     ]
     clone = Clone(0, cgroup)
     return Plan(
@@ -223,17 +249,21 @@ def plan_joining(wanted: Joining, host: Host) -> Plan:
             *([Act("stage", WriteSelf("/proc/self/oom_score_adj", str(score)))] if score is not None else ()),
             *opening,
             *(Act("stage", step, "The process shall live in the container's namespaces.") for step in entering),
-            Act("stage", clone, "A process that enters a pid namespace stays outside itself; only its children are in."),
+            Act(
+                "stage", clone, "A process that enters a pid namespace stays outside itself; only its children are in."
+            ),
             Act("stage", Report("cloned", clone.gives())),
             Act("host", Await("cloned", (Ref("pid", "pid"), PIDFD))),
             *joining,
             Act("joiner", NewSession()),
             Act("joiner", NewKeyring("_cloche." + wanted.id)),
-            Act("joiner", mounts.EnterRoot("/"), "The container's root, through its mount namespace."),
+            Act("joiner", EnterRoot("/"), "The container's root, through its mount namespace."),
             *terminal,
             look_up(process, "joiner"),
             *gate,
-            *become(process, "joiner", wanted.filter, wanted.filter_flags, host.permitted if "user" not in kinds else -1),
+            *become(
+                process, "joiner", wanted.filter, wanted.filter_flags, host.permitted if "user" not in kinds else -1
+            ),
             Act("host", Await("started")),
         )
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from cloche.errors import Invalid, Unsupported
 from cloche.step.base import Act, Ref
 from cloche.step.mount import (
@@ -47,7 +46,17 @@ LINKS = (
     ("pts/ptmx", "/dev/ptmx"),
 )
 # what may be mounted below /proc: files that stand in for what lxcfs and the like emulate
-_BELOW_PROC = ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "sys/kernel/ns_last_pid")
+_BELOW_PROC = (
+    "cpuinfo",
+    "diskstats",
+    "meminfo",
+    "stat",
+    "swaps",
+    "uptime",
+    "loadavg",
+    "slabinfo",
+    "sys/kernel/ns_last_pid",
+)
 _TYPES = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}
 
 
@@ -56,7 +65,9 @@ def overlay_data(root: Overlay) -> str:
     parts = ["lowerdir=" + ":".join(root.lower), f"upperdir={root.upper}", f"workdir={root.work}", *root.options]
     data = ",".join(parts)
     if len(data.encode()) > 4095:
-        raise Unsupported(f"mount an overlay of {len(root.lower)} layers", "their names do not fit in one page", "squash layers")
+        raise Unsupported(
+            f"mount an overlay of {len(root.lower)} layers", "their names do not fit in one page", "squash layers"
+        )
     return data
 
 
@@ -66,7 +77,9 @@ def enter(bundle: Bundle) -> list[Act]:
         acts = [Act("init", MountOverlay(bundle.root.directory, bundle.mountpoint, overlay_data(bundle.root)))]
     else:
         why = "The folder that becomes the container's root."
-        acts = [Act("init", AttachTree(Ref("root"), bundle.mountpoint, propagation=MS_PRIVATE | MS_REC, host=True), why)]
+        acts = [
+            Act("init", AttachTree(Ref("root"), bundle.mountpoint, propagation=MS_PRIVATE | MS_REC, host=True), why)
+        ]
     return [
         Act("init", SetPropagation("/", MS_REC | MS_PRIVATE)),
         *acts,
@@ -77,7 +90,9 @@ def enter(bundle: Bundle) -> list[Act]:
 def _check(mount: Mount) -> None:
     path = mount.destination
     if path[:1] != "/" or "\0" in path:
-        raise Invalid(f"mount on {path!r}", "the target is not an absolute path", "give the path inside the container, from /")
+        raise Invalid(
+            f"mount on {path!r}", "the target is not an absolute path", "give the path inside the container, from /"
+        )
     parts = [p for p in path.split("/") if p not in ("", ".")]
     if ".." in parts:
         raise Invalid(f"mount on {path}", "the target has .. in it", "give the path without ..")
@@ -128,7 +143,13 @@ def _cgroups(mount: Mount, bundle: Bundle, host: Host) -> list[Act]:
     target = mount.destination.rstrip("/")
     if host.cgroups.version == 2:
         return [Act("init", MountFilesystem("cgroup2", target, attributes), WHY["cgroup2"])]
-    acts = [Act("init", MountFilesystem("tmpfs", target, attributes & ~1, ("mode=755", "size=1m")), "A place for the hierarchies.")]
+    acts = [
+        Act(
+            "init",
+            MountFilesystem("tmpfs", target, attributes & ~1, ("mode=755", "size=1m")),
+            "A place for the hierarchies.",
+        )
+    ]
     for hierarchy in host.cgroups.hierarchies:
         name = hierarchy.path.rsplit("/", 1)[1]
         step = MountFilesystem("cgroup", f"{target}/{name}", attributes, hierarchy.controllers)
@@ -139,7 +160,9 @@ def _cgroups(mount: Mount, bundle: Bundle, host: Host) -> list[Act]:
             if c != name
         ]
     if attributes & ATTR_RDONLY:
-        acts.append(Act("init", MakeReadonly(target, whole=True), "The hierarchies are in place; nothing is to be added."))
+        acts.append(
+            Act("init", MakeReadonly(target, whole=True), "The hierarchies are in place; nothing is to be added.")
+        )
     return acts
 
 
@@ -173,7 +196,11 @@ def devices(nodes: tuple[Device, ...], userns: bool) -> tuple[list[Act], list[Ac
         if userns:
             ref = Ref("device." + node.path)
             opening.append(Act("stage", OpenTree(node.path, ref)))
-            making.append(Act("init", AttachTree(ref, node.path), "In a user namespace no device can be made; this is the host's."))
+            making.append(
+                Act(
+                    "init", AttachTree(ref, node.path), "In a user namespace no device can be made; this is the host's."
+                )
+            )
         else:
             step = MakeNode(node.path, _TYPES[node.type] | node.mode, node.major, node.minor, node.uid, node.gid)
             making.append(Act("init", step))

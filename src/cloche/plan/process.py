@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from cloche.errors import Invalid
 from cloche.step.base import Act
 from cloche.step.process import (

@@ -1,8 +1,8 @@
 """bell as a process: its sealed copy in memory, how it is started, what it reports. The program itself is bell.c.
 
-    control (SOCK_SEQPACKET)   bell -> here: reports so far, the last one a token or a failure, with a descriptor
-                               here -> bell: one byte opens a gate; end-of-file makes it give up
-    status  (pipe)             bell -> here, behind the gate: reports, a failure; end-of-file means that exec succeeded
+control (SOCK_SEQPACKET)   bell -> here: reports so far, the last one a token or a failure, with a descriptor
+                           here -> bell: one byte opens a gate; end-of-file makes it give up
+status  (pipe)             bell -> here, behind the gate: reports, a failure; end-of-file means that exec succeeded
 """
 
 from __future__ import annotations
@@ -97,8 +97,6 @@ def parse(message: bytes) -> tuple[list[Record], Failure | None]:
     if at != len(message):
         raise ValueError(f"{len(message) - at} stray bytes in a report")
     return records, None
-
-
 
 
 def peek(pipe: int) -> bytes:

@@ -48,7 +48,10 @@ def explain(plan: Plan, failure: Failure) -> Error:
             hint = "check the command's name and the image's PATH"
             missing = CommandNotFound(name, failure.detail or "no such file or directory (ENOENT)", hint)
             return missing
-        hints = {EACCES: "is it a file with the x bit, on a mount without noexec?", ENOEXEC: "wrong architecture, no #! line, or its interpreter is not in the image"}
+        hints = {
+            EACCES: "is it a file with the x bit, on a mount without noexec?",
+            ENOEXEC: "wrong architecture, no #! line, or its interpreter is not in the image",
+        }
         return NotExecutable(name, cause if failure.detail else failure.errno, hints.get(failure.errno, ""))
     where = f"step {failure.number} of {len(plan.acts)}, {name}"
     if failure.detail and failure.errno:
@@ -89,7 +92,9 @@ class Execution:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:

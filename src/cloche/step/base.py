@@ -9,7 +9,6 @@ Not its business: which steps a container needs (that is plan()), who runs them 
 
 from __future__ import annotations
 
-
 from cloche.value import Value, plain
 
 TYPE_CHECKING = False
@@ -119,7 +118,9 @@ def quote(value: str | bytes) -> str:
     """A string argument as strace would show it, short and on one line."""
     text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
     shown = text if len(text) <= 72 else text[:69] + "..."
-    return '"' + "".join(c if c.isprintable() and c != '"' else c.encode("unicode_escape").decode() for c in shown) + '"'
+    return (
+        '"' + "".join(c if c.isprintable() and c != '"' else c.encode("unicode_escape").decode() for c in shown) + '"'
+    )
 
 
 def word(value: str) -> str:

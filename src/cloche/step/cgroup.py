@@ -150,7 +150,9 @@ class FilterDevices(Step):
 class OpenForJoining(Step):
     """The throw-away process opens a group's file while it still has the host's rights and the host's paths."""
 
-    because = "The new process will join the group by itself, through a descriptor that was opened with the host's rights."
+    because = (
+        "The new process will join the group by itself, through a descriptor that was opened with the host's rights."
+    )
     op: ClassVar[str] = "OPEN"
     path: str
     made: Ref

@@ -6,8 +6,11 @@ Sources are opened by the throw-away process while it sees the host (open_tree(2
 
 from __future__ import annotations
 
-
-from cloche.kernel.mounts import ATTR_RDONLY, MS_PRIVATE, MS_REC, attribute_names, mount_options, propagation_names
+from cloche.kernel.mounts import ATTR_RDONLY as ATTR_RDONLY
+from cloche.kernel.mounts import MS_PRIVATE as MS_PRIVATE
+from cloche.kernel.mounts import MS_REC as MS_REC
+from cloche.kernel.mounts import attribute_names, propagation_names
+from cloche.kernel.mounts import mount_options as mount_options
 from cloche.step.base import Flat, Ref, Step, quote, word
 
 TYPE_CHECKING = False
@@ -52,7 +55,9 @@ class MountOverlay(Step):
     data: str
 
     def call(self) -> str:
-        return f'chdir({quote(self.directory)}); mount("overlay", {quote(self.target)}, "overlay", 0, {quote(self.data)})'
+        return (
+            f'chdir({quote(self.directory)}); mount("overlay", {quote(self.target)}, "overlay", 0, {quote(self.data)})'
+        )
 
     def shell(self) -> str:
         return f"cd {word(self.directory)} && mount -t overlay overlay -o {word(self.data)} {word(self.target)}"
@@ -67,7 +72,9 @@ class MountOverlay(Step):
 class OpenTree(Step):
     """open_tree(2), OPEN_TREE_CLONE: a private, detached copy of a mount, not yet anywhere."""
 
-    because = "The source is opened while the host's files are in sight; it becomes the container's when it is attached."
+    because = (
+        "The source is opened while the host's files are in sight; it becomes the container's when it is attached."
+    )
     op: ClassVar[str] = "OPENTREE"
     source: str
     made: Ref
@@ -154,7 +161,7 @@ class MountFilesystem(Step):
 
     def call(self) -> str:
         data = ",".join(self.data)
-        config = f'fsconfig(fs, {quote(data)}); ' if data else ""
+        config = f"fsconfig(fs, {quote(data)}); " if data else ""
         return f"fsopen({quote(self.type)}); {config}fsmount(fs, {attribute_names(self.attributes)}); move_mount({quote(self.target)})"
 
     def shell(self) -> str:

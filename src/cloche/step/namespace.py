@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from cloche.kernel.namespaces import CLONE_INTO_CGROUP, CLONE_PARENT, KINDS, NEWUSER, flag_names
+from cloche.kernel.namespaces import CLONE_INTO_CGROUP, CLONE_PARENT, NEWUSER, flag_names
+from cloche.kernel.namespaces import KINDS as KINDS
 from cloche.oci.runtime import IdMapping
 from cloche.step.base import Flat, Ref, Step, quote, word
 
@@ -103,7 +104,9 @@ class MakeUserNamespace(Step):
 class EnterUserNamespace(Step):
     """setns(2) into the user namespace and become its root."""
 
-    because = "Namespaces made from here on belong to the container's root, who has power over them and over nothing else."
+    because = (
+        "Namespaces made from here on belong to the container's root, who has power over them and over nothing else."
+    )
     op: ClassVar[str] = "ENTERUSER"
     namespace: Ref
 
@@ -161,7 +164,9 @@ class Unshare(Step):
         return f"unshare({flag_names(self.flags)})"
 
     def shell(self) -> str:
-        return "unshare " + " ".join("--" + KINDS[k][1].replace("mnt", "mount") for k in KINDS if self.flags & KINDS[k][0])
+        return "unshare " + " ".join(
+            "--" + KINDS[k][1].replace("mnt", "mount") for k in KINDS if self.flags & KINDS[k][0]
+        )
 
     def name(self) -> str:
         return f"unshare {flag_names(self.flags)}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-
-from cloche.kernel.capabilities import mask, names
+from cloche.kernel.capabilities import mask as mask
+from cloche.kernel.capabilities import names
 from cloche.step.base import Flat, Ref, Step, quote, word
 
 TYPE_CHECKING = False
@@ -11,9 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import ClassVar
 
-RLIMITS = (
-    "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME"
-).split()
+RLIMITS = ("CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME").split()
 
 
 def _words(bits: int, every: int = (1 << 41) - 1) -> str:

@@ -8,7 +8,6 @@ A value is {"_": class, field: ...}; bytes are {"b": latin-1}; tuples are lists.
 
 from __future__ import annotations
 
-
 from cloche.errors import Invalid
 from cloche.step.base import Ref
 from cloche.step.cgroup import FilterDevices, LimitCgroup, MakeCgroup

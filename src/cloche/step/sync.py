@@ -9,7 +9,6 @@ and exits, and the whole plan is executed again.
 
 from __future__ import annotations
 
-
 from cloche.step.base import Flat, Ref, Step
 
 TYPE_CHECKING = False

@@ -188,7 +188,7 @@ def test_an_announced_member_must_come(kind: bytes) -> None:
         header(kind=b"x", size=b"\x80" + bytes(7) + b"\x7f\xff\xff\xff") + END,
         header(kind=b"L", size=b"77777777777\0") + END,
         pax(b"0 path=a\n") + header() + END,
-        pax(b"9 path=a\n") + header() + END,
+        pax(b"8 path=a\n") + header() + END,
         pax(b"99 path=a\n") + header() + END,
         pax(b"99999999999999999999 path=a\n") + header() + END,
         pax(b"6 abc\n") + header() + END,

@@ -70,7 +70,11 @@ def select(parsed: Parsed, found: list[Image]) -> list[dict[str, Any]]:
             found = [i for i in found if (not i.references) == (value in ("true", "1"))]
         elif name == "label":
             key, given, text = value.partition("=")
-            found = [i for i in found if key in dict(i.config.config.labels) and (not given or dict(i.config.config.labels)[key] == text)]
+            found = [
+                i
+                for i in found
+                if key in dict(i.config.config.labels) and (not given or dict(i.config.config.labels)[key] == text)
+            ]
         elif name == "reference":
             wanted = value
         else:

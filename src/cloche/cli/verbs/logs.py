@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from time import time_ns
 
-from cloche.engine.containers import RUNNING, Engine
+from cloche.engine.containers import Engine
+from cloche.engine.database import RUNNING
 from cloche.errors import Invalid
 
 TYPE_CHECKING = False

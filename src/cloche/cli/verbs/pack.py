@@ -22,6 +22,8 @@ def main(parsed: Parsed) -> int:
     for note in packing.notes:
         print(f"cloche: note: {note}", file=sys.stderr)
     image = create(engine.images, parsed.text("tag"), packing)
-    print(f"{parsed.text('tag')}: {len(packing.programs)} programs, {len(packing.entries)} files, {human_size(image.size)}")
+    print(
+        f"{parsed.text('tag')}: {len(packing.programs)} programs, {len(packing.entries)} files, {human_size(image.size)}"
+    )
     print(image.id)
     return 0

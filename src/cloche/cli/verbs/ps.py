@@ -5,7 +5,8 @@ from __future__ import annotations
 from time import time
 
 from cloche.cli.table import command_text, label_heading, listing, short_id
-from cloche.engine.containers import RUNNING, Engine
+from cloche.engine.containers import Engine
+from cloche.engine.database import RUNNING
 from cloche.engine.units import human_duration, status
 from cloche.errors import Invalid
 
@@ -87,7 +88,11 @@ def matches(container: Container, name: str, value: str, everything: list[Contai
         return container.created < other.created if name == "before" else container.created > other.created
     if name == "ancestor":
         ident = container.image_id.removeprefix("sha256:")
-        return value in (container.image, container.image_id) or (len(value) >= 12 and ident.startswith(value)) or container.image.split(":")[0] == value
+        return (
+            value in (container.image, container.image_id)
+            or (len(value) >= 12 and ident.startswith(value))
+            or container.image.split(":")[0] == value
+        )
     if name == "network":
         return container.config.request.network == value
     if name == "status":
@@ -101,7 +106,15 @@ def select(parsed: Parsed, everything: list[Container]) -> list[Container]:
     for name, value in filters:
         if name not in FILTERS:
             raise Invalid(f"filter {name}={value}", "invalid filter", f"one of {', '.join(FILTERS)}")
-        if name == "status" and value not in ("created", "running", "exited", "paused", "restarting", "removing", "dead"):
+        if name == "status" and value not in (
+            "created",
+            "running",
+            "exited",
+            "paused",
+            "restarting",
+            "removing",
+            "dead",
+        ):
             raise Invalid(f"filter status={value}", "there is no such status", "created, running or exited")
     last = 1 if parsed.on("latest") else parsed.number("last")
     if last is not None and last > 0:

@@ -32,7 +32,9 @@ def write_cidfile(path: str, ident: str) -> None:
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except FileExistsError:
-        raise Conflict(f"write the id to {path}", "the file exists", "remove it, or make sure that no other container runs") from None
+        raise Conflict(
+            f"write the id to {path}", "the file exists", "remove it, or make sure that no other container runs"
+        ) from None
     except OSError as error:
         raise Error(f"write the id to {path}", error.errno or 5) from error
     with open(fd, "w", encoding="ascii") as file:

@@ -18,12 +18,22 @@ def main(parsed: Parsed) -> int:
     names = parsed.arguments
     if parsed.on("attach") or parsed.on("interactive"):
         if len(names) > 1:
-            raise Invalid("start and attach", "you cannot start and attach multiple containers at once", "start one, or leave out -a and -i")
+            raise Invalid(
+                "start and attach",
+                "you cannot start and attach multiple containers at once",
+                "start one, or leave out -a and -i",
+            )
         container = engine.find(names[0])
         if container.status == "running":
             from cloche.cli.verbs.attach import attach_to
 
-            return attach_to(engine, container, sig_proxy=True, detach_keys=parsed.text("detach-keys"), stdin=parsed.on("interactive"))
+            return attach_to(
+                engine,
+                container,
+                sig_proxy=True,
+                detach_keys=parsed.text("detach-keys"),
+                stdin=parsed.on("interactive"),
+            )
         console = console_size(container.config.request.process.tty)
         return follow(engine, container, console, None, True, parsed.text("detach-keys"))
 

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 def main(parsed: Parsed) -> int:
     """See `cloche version --help`."""
     uname = os.uname()
-    facts = {"Version": __version__, "Python": platform.python_version(), "Kernel": uname.release, "Os": "linux", "Arch": uname.machine}
+    facts = {
+        "Version": __version__,
+        "Python": platform.python_version(),
+        "Kernel": uname.release,
+        "Os": "linux",
+        "Arch": uname.machine,
+    }
     form = parsed.text("format")
     if form:
         print(shown(form, {"Client": facts, "Server": facts}))
