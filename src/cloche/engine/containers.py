@@ -11,6 +11,7 @@ import sqlite3
 from cloche.engine import config as configs
 from cloche.engine.bundle import Facts, Other, bundle
 from cloche.engine.database import CREATED, RUNNING, connect
+from cloche.engine.removal import remove_container, sweep
 from cloche.engine.store import locate, prepare
 from cloche.errors import Conflict, Error, NotFound
 from cloche.plan import plan
@@ -98,9 +99,7 @@ class Engine:
     def db(self) -> sqlite3.Connection:
         """The store's database."""
         if self._db is None:
-            from cloche.image.store import SCHEMA
-
-            self._db = connect(self.store, (SCHEMA,))
+            self._db = connect(self.store)
         return self._db
 
     @property
@@ -236,8 +235,6 @@ class Engine:
                 os.chown(upper, owner.st_uid - m.container + m.host, owner.st_gid - m.container + m.host)
 
     def _discard(self, ident: str) -> None:
-        from cloche.engine.removal import remove_container
-
         remove_container(self.store, self.db, ident)
 
     def _insert(self, ident: str, request: RunRequest, image: Image, config: ContainerConfig) -> Container:
@@ -457,6 +454,7 @@ class Engine:
             self._settle(container)
         self._undo(container.id)
         self._discard(container.id)
+        sweep(self.store)
 
     def _undo(self, ident: str) -> None:
         """A plan that is still stored is of a start that failed half-way with nobody left to undo it."""

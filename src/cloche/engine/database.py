@@ -33,15 +33,17 @@ CREATE TABLE IF NOT EXISTS ranges (container TEXT PRIMARY KEY, first INTEGER NOT
 """
 
 
-def connect(store: Store, schemas: tuple[str, ...] = ()) -> sqlite3.Connection:
+def connect(store: Store) -> sqlite3.Connection:
     """Open the store's database, made where it is missing. Raises Error."""
     path = store.root + "/db"
     try:
         db = sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
+            from cloche.image.store import SCHEMA as IMAGES
+
             db.execute("PRAGMA journal_mode=WAL")
-            db.executescript("BEGIN IMMEDIATE;" + SCHEMA + "".join(schemas) + f"PRAGMA user_version={VERSION};COMMIT;")
+            db.executescript("BEGIN IMMEDIATE;" + SCHEMA + IMAGES + f"PRAGMA user_version={VERSION};COMMIT;")
         elif version > VERSION:
             raise Error(
                 f"open {path}",

@@ -91,7 +91,7 @@ class Job:
         if "status" not in self.held:
             return False, None
         records, failure = parse(peek(self.held["status"]))
-        return any(r.kind == ABORTED for r in records), failure
+        return any(r[0] == ABORTED for r in records), failure
 
     def exit_code(self, ask_holder: Any) -> tuple[int, str]:
         """The exit status as a shell counts it, and "" or why it is not known."""

@@ -18,10 +18,11 @@ from time import monotonic
 from cloche.engine import database, protocol
 from cloche.engine.holder import Held, HolderGone, drop, reap
 from cloche.engine.job import ERR, OUT, Job, now
+from cloche.engine.removal import remove_container, sweep
 from cloche.errors import Error
 from cloche.kernel.pidfd import open_process
 from cloche.kernel.processes import boot_id, start_time
-from cloche.runtime.bell import binary, sealed
+from cloche.runtime.bell import DONE, binary, sealed
 from cloche.runtime.execution import Execution, StepFailed
 from cloche.step import stored
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 LINGER = 60.0  # seconds without a container
 RETRY = 0.5  # seconds between tries of a log that has no room
 FORSAKEN = 10.0  # seconds until the stdin of a container whose client did not come back is closed
+SWEEP = 0.5  # seconds after a removal until the trash is looked into: its clients have read the log by then
 KEPT_EXITS = 4096
 
 
@@ -69,6 +71,7 @@ class Keeper:
         self.watched: dict[int, Callable[[], None]] = {}
         self.later: list[tuple[float, Callable[[], None]]] = []
         self.idle_since = monotonic()
+        self.untidy = True  # something may be in the trash; it goes when nothing else is to be done
         import socket
 
         self.listening = socket.socket(fileno=os.dup(listening))
@@ -98,7 +101,10 @@ class Keeper:
     def run(self) -> None:
         """Until nobody needs a keeper any more. Raises HolderGone."""
         while True:
-            for fd, _ in self.poll.poll(self.patience()):
+            ready = self.poll.poll(self.patience())
+            if self.untidy and not ready:
+                self.untidy = not sweep(self.store)
+            for fd, _ in ready:
                 if call := self.watched.get(fd):
                     call()
             at = monotonic()
@@ -113,6 +119,8 @@ class Keeper:
 
     def patience(self) -> float:
         """Seconds until something is due."""
+        if self.untidy:
+            return 0
         times = [when for when, _ in self.later]
         if not self.jobs and not self.clients:
             times.append(self.idle_since + LINGER)
@@ -262,7 +270,7 @@ class Keeper:
         """The container runs."""
         names, fds = self.attach_fds(job, client) if job.notes.get("attach") or job.is_exec else ([], ())
         records = (
-            [[r.number, r.ns] for r in job.making.records if r.kind == 1]
+            [[number, ns] for kind, _, number, _, ns in job.making.records if kind == DONE]
             if job.making and job.notes.get("explain")
             else []
         )
@@ -625,18 +633,13 @@ class Keeper:
         """--rm: the row, the directory; only of what has ended (a container that could not be started is its client's)."""
         row = self.db.execute("SELECT status FROM containers WHERE id=?", (ident,)).fetchone()
         if row and row["status"] == database.EXITED:
-            from cloche.engine.removal import remove_container
-
             remove_container(self.store, self.db, ident)
-            self.after(1.0, self.sweep)
-            self.db.execute("DELETE FROM exits WHERE rowid <= (SELECT max(rowid) FROM exits) - ?", (KEPT_EXITS,))
+            self.after(SWEEP, self.tidy)
 
-    def sweep(self) -> None:
-        """What is left in the trash goes in slices, as long as there is any."""
-        from cloche.engine.removal import sweep
-
-        if not sweep(self.store):
-            self.after(0.01, self.sweep)
+    def tidy(self) -> None:
+        """Look into the trash when there is time; what is being followed there is looked at again with the next removal."""
+        self.untidy = True
+        self.db.execute("DELETE FROM exits WHERE rowid <= (SELECT max(rowid) FROM exits) - ?", (KEPT_EXITS,))
 
     def make_again(self, job: Job) -> None:
         """It gave up at its gate because a keeper died: undo; who waits for the start gets it from the start."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cloche.engine.store import Store
 
-SLICE = 512  # directory entries
+SLICE = 64  # directory entries
 
 
 def follow(directory: str) -> int:
@@ -45,9 +45,10 @@ def remove_container(store: Store, db: sqlite3.Connection, ident: str) -> None:
     from cloche.storage.trash import discard
 
     discard(store.root, store.container(ident))
+    db.execute("BEGIN IMMEDIATE")
     db.execute("DELETE FROM ranges WHERE container=?", (ident,))
     db.execute("DELETE FROM containers WHERE id=?", (ident,))
-    sweep(store)
+    db.execute("COMMIT")
 
 
 def sweep(store: Store) -> bool:

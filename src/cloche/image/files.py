@@ -12,7 +12,6 @@ import errno
 import os
 from posixpath import dirname, normpath
 from stat import S_ISREG
-from typing import TYPE_CHECKING
 
 from cloche.errors import Error, Invalid, NotFound
 from cloche.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, openat2
@@ -20,6 +19,7 @@ from cloche.storage import tar
 from cloche.storage.compression import chunks
 from cloche.storage.layers import Limits
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import TYPE_CHECKING
 
 from cloche.image.staging import lock
 from cloche.image.store import Transaction
 from cloche.storage.content import ContentStore
 from cloche.storage.trash import discard
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable

@@ -10,7 +10,6 @@ Filesystem Changeset Format"); containerd's and buildkit's annotation io.contain
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from cloche.errors import Invalid, NotFound, Unsupported
 from cloche.image.files import WHAT, open_files
@@ -22,6 +21,7 @@ from cloche.oci.manifest import INDEXES, MANIFESTS, Index, Manifest
 from cloche.oci.platform import Platform, choose, platform_of
 from cloche.oci.reference import parse
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import BinaryIO

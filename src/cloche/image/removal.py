@@ -7,13 +7,12 @@ be forced. Source: github.com/moby/moby daemon/images/image_delete.go.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cloche.errors import Conflict
 from cloche.image.store import Transaction
 from cloche.oci.reference import Reference, parse
 from cloche.value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import TYPE_CHECKING
 
 from cloche.errors import Error, Invalid, Unsupported
 from cloche.image.store import Transaction, check_name
@@ -29,9 +28,10 @@ from cloche.storage.compression import compression_of
 from cloche.storage.content import Blob, ContentStore, pieces, sync, write
 from cloche.storage.layers import Limits, unpack
 from cloche.storage.overlay import layer_folder
-from cloche.storage.trash import discard, remove_tree
+from cloche.storage.trash import discard, remove_at_once
 from cloche.value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Sequence
@@ -95,13 +95,7 @@ class Staging:
     def __exit__(self, *_: object) -> None:
         try:
             if self._aside:
-                folder = os.open(self._root + "/aside", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    remove_tree(folder, os.path.basename(self._aside))
-                finally:
-                    os.close(folder)
-        except OSError as e:
-            raise Error(f"remove {self._aside}", e.errno or "") from None
+                remove_at_once(self._aside)
         finally:
             if self._lock >= 0:
                 os.close(self._lock)
@@ -308,6 +302,7 @@ def _nanoseconds(text: str) -> int:
     try:
         time = datetime.fromisoformat(whole + rest[digits:])
         time = time if time.tzinfo else time.replace(tzinfo=UTC)
-        return max(0, int(time.timestamp()) * 1_000_000_000 + int(rest[:digits][:9].ljust(9, "0")))
+        found = int(time.timestamp()) * 1_000_000_000 + int(rest[:digits][:9].ljust(9, "0"))
+        return found if 0 <= found < 1 << 63 else 0
     except (ValueError, OverflowError):
         return 0

@@ -7,8 +7,6 @@ Ids are digests of configurations; names are kept whole (docker.io/library/alpin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from cloche.errors import Conflict, Error, Invalid, NotFound
 from cloche.oci import image as image_config
 from cloche.oci.digest import is_hex
@@ -16,10 +14,11 @@ from cloche.oci.image import ImageConfig
 from cloche.oci.reference import Reference, parse
 from cloche.value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Sequence
-    from typing import BinaryIO, Self
+    from typing import Any, BinaryIO, Self
 
     from cloche.image.removal import Removal
     from cloche.image.staging import StagedLayer, Staging

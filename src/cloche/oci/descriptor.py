@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from cloche.oci.digest import check_digest
 from cloche.oci.document import said
 from cloche.oci.platform import Platform
 from cloche.value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from cloche.oci.document import Object
 
 REF_NAME = "org.opencontainers.image.ref.name"

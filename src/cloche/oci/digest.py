@@ -5,10 +5,9 @@ Source: image-spec descriptor.md (Digests) and config.md (Layer ChainID).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cloche.errors import Invalid, Unsupported
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

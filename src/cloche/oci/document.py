@@ -6,12 +6,12 @@ no Unicode, is refused: it could be no argument, path or environment of a proces
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from cloche.errors import Invalid
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 SIZE_MAX = 16 << 20  # bytes; registries take 4 MiB of manifest, build caches make image configs of one
 NUMBER_MAX = (1 << 63) - 1

@@ -6,13 +6,14 @@ specification 1.2. Not its business: what an engine does with the defaults.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from cloche.oci.digest import check_digest
 from cloche.oci.document import parse_object, said, write_json
 from cloche.value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from cloche.oci.document import Object
 
 

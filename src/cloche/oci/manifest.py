@@ -7,13 +7,12 @@ Source: image-spec manifest.md and image-index.md; distribution-spec; Docker's i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cloche.errors import Invalid, Unsupported
 from cloche.oci.descriptor import Descriptor, read_descriptor
 from cloche.oci.document import parse_object, said, write_json
 from cloche.value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.oci.document import Object
 

@@ -5,10 +5,9 @@ Source: image-spec image-index.md (platform).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cloche.value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from struct import unpack_from
+from struct import iter_unpack
 
 from cloche.errors import Unsupported
 from cloche.value import Value
@@ -18,20 +18,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+RawRecord = tuple[int, int, int, int, int]  # kind, actor, number of the step, errno or pid, monotonic nanoseconds
+
 DONE, FAILED, TOKEN, STARTED, ABORTED = 1, 2, 3, 4, 5
 _RECORD = "=BBHiQ"
 _SIZE = 16
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-
-
-class Record(Value):
-    """One report: step number, errno or pid, monotonic nanoseconds."""
-
-    kind: int
-    actor: int
-    number: int
-    value: int
-    ns: int
 
 
 class Failure(Value):
@@ -83,19 +75,19 @@ def spawn(bell: int, flat: bytes, stdio: tuple[int, int, int], control: int, sta
         os.close(plan)
 
 
-def parse(message: bytes) -> tuple[list[Record], Failure | None]:
-    """Reports of one message or of the status pipe's content. Raises ValueError for bytes that bell never writes."""
-    records: list[Record] = []
-    at = 0
-    while at + _SIZE <= len(message):
-        record = Record(*unpack_from(_RECORD, message, at))
-        at += _SIZE
-        if record.kind == FAILED:
-            detail = message[at : at + record.ns].decode("utf-8", "backslashreplace")
-            return records, Failure(record.number, record.value, detail)
-        records.append(record)
-    if at != len(message):
-        raise ValueError(f"{len(message) - at} stray bytes in a report")
+def parse(message: bytes) -> tuple[tuple[RawRecord, ...], Failure | None]:
+    """Reports of one message or of the status pipe's content, as (kind, actor, step, errno or pid, nanoseconds).
+
+    What follows a failure is its text. Raises ValueError for bytes that bell never writes.
+    """
+    whole = len(message) - len(message) % _SIZE
+    records = tuple(iter_unpack(_RECORD, message[:whole]))
+    for at, (kind, _, number, errno, length) in enumerate(records):
+        if kind == FAILED:
+            text = message[(at + 1) * _SIZE :][:length]
+            return records[:at], Failure(number, errno, text.decode("utf-8", "backslashreplace"))
+    if whole != len(message):
+        raise ValueError(f"{len(message) - whole} stray bytes in a report")
     return records, None
 
 

@@ -15,7 +15,7 @@ import os
 from time import monotonic_ns
 
 from cloche.errors import CommandNotFound, Error, NotExecutable
-from cloche.runtime.bell import DONE, STARTED, TOKEN, Failure, Record, parse, peek, spawn
+from cloche.runtime.bell import DONE, STARTED, TOKEN, Failure, parse, peek, spawn
 from cloche.step.sync import Await, Open, StartBell
 
 TYPE_CHECKING = False
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from cloche.runtime.bell import RawRecord
     from cloche.step.base import Plan, Ref, Step
     from cloche.step.stored import StoredPlan
 
@@ -87,7 +88,7 @@ class Execution:
         self.status = -1  # the read end of the status pipe
         self.stage = 0  # the pid of the throw-away process; the caller reaps it
         self.pid = 0
-        self.records: list[Record] = []
+        self.records: list[RawRecord] = []
 
     def __enter__(self) -> Self:
         return self
@@ -151,7 +152,7 @@ class Execution:
                 self._execute(step)
             except OSError as error:
                 raise StepFailed(Failure(self._number, error.errno or 5)) from error
-            self.records.append(Record(DONE, 0, self._number, 0, monotonic_ns()))
+            self.records.append((DONE, 0, self._number, 0, monotonic_ns()))
         self._awaited = None
         return ""
 
@@ -187,10 +188,11 @@ class Execution:
         self.records += records
         if failure:
             raise StepFailed(failure)
-        if not records or records[-1].kind != TOKEN:
+        if not records or records[-1][0] != TOKEN:
             raise StepFailed(Failure(self._number, 32, "bell ended without a word"))
         if awaited.token == "cloned":
-            self.pid = records[-1].value
+            self.pid = records[-1][3]
+        self.records.append((DONE, 0, self._number, 0, monotonic_ns()))
         for ref in awaited.made:
             self._values[ref] = self.pid if ref.kind == "pid" else descriptor
         return True
@@ -223,6 +225,6 @@ class Execution:
         self.records += records
         if failure:
             raise StepFailed(failure)
-        if not any(r.kind == STARTED for r in records):
+        if not any(r[0] == STARTED for r in records):
             raise StepFailed(Failure(self._number, 4, "bell ended before it executed the program"))
         return True

@@ -7,13 +7,12 @@ package is imported when the first zstd stream is met. Source: RFC 1952, RFC 887
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from cloche.errors import Invalid, Unsupported
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import BinaryIO, Protocol
+    from typing import Any, BinaryIO, Protocol
 
     class _Decompressor(Protocol):
         """What bz2 and lzma have in common."""

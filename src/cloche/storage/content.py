@@ -9,12 +9,12 @@ there is the whole of it or nothing. Not its business: which content is needed (
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from cloche.errors import Error, Invalid, NotFound
 from cloche.oci.digest import check_digest, is_hex
 from cloche.value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import BinaryIO

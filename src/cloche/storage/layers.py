@@ -16,7 +16,6 @@ from __future__ import annotations
 import errno
 import os
 from stat import S_IFBLK, S_IFCHR, S_IFIFO, S_ISDIR, S_ISLNK, S_ISREG
-from typing import TYPE_CHECKING
 
 from cloche.errors import Error, Invalid
 from cloche.kernel.paths import (
@@ -33,6 +32,7 @@ from cloche.storage.lower import OPAQUE, Attributes, Found, Lower, is_kept, is_w
 from cloche.storage.trash import remove_tree
 from cloche.value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import BinaryIO, Protocol

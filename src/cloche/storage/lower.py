@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 from stat import S_IMODE, S_ISCHR, S_ISDIR
-from typing import TYPE_CHECKING
 
 from cloche.value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Self

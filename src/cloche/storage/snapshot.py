@@ -6,10 +6,9 @@ is in the container's plan. `cloche.storage.overlay` is one; each is a module th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cloche.value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 

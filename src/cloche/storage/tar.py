@@ -9,12 +9,12 @@ tar(5) of libarchive, pax(1), GNU tar's manual (Sparse Formats).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from zlib import adler32
 
 from cloche.errors import Invalid
 from cloche.value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -18,13 +18,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 
 
 def discard(root: str, path: str) -> None:
     """Rename the file or folder `path` into the trash of the store at `root`; one that is gone already is no error.
 
-    Raises Error: it is a mount point (EBUSY), or on another file system (EXDEV).
+    On a full disk, where there may be no room for one more name, it is deleted at once. Raises Error: it is a mount
+    point (EBUSY), or on another file system (EXDEV).
     """
     trash = root + "/trash"
     try:
@@ -35,6 +37,21 @@ def discard(root: str, path: str) -> None:
                 return
             os.makedirs(trash, 0o700, exist_ok=True)
             os.rename(path, f"{trash}/{_name()}")
+    except OSError as e:
+        if e.errno in _FULL and os.path.isdir(path) and not os.path.islink(path):
+            remove_at_once(path)
+            return
+        raise Error(f"remove {path}", e.errno or "") from None
+
+
+def remove_at_once(path: str) -> None:
+    """Delete the directory `path` with all that is in it. Raises Error."""
+    try:
+        folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove_tree(folder, os.path.basename(path))
+        finally:
+            os.close(folder)
     except OSError as e:
         raise Error(f"remove {path}", e.errno or "") from None
 
@@ -71,9 +88,7 @@ def empty_trash(root: str, budget: int = 1 << 62, skip: Callable[[str], bool] | 
 def remove_tree(folder: int, name: bytes | str) -> None:
     """Delete the directory `name` in the directory `folder` now. Meanwhile parts of it stand beside it. Raises
     OSError."""
-    pending = [os.fsdecode(name)]
-    while pending:
-        _strip(folder, pending[-1], 1 << 62, pending)
+    _strip_here(folder, os.fsdecode(name))
 
 
 def _name() -> str:
@@ -96,14 +111,14 @@ def _delete(trash: int, name: str, budget: int) -> int | None:
 
 
 def _strip(folder: int, name: str, budget: int, moved: list[str]) -> int:
-    """Delete a directory's entries and, within the budget, itself; its filled directories are moved to `folder`.
+    """Delete a directory's entries and, within the budget, itself; its directories are moved to `folder`.
 
     `moved` has `name` as its last and gets the new names. Returns how many entries were dealt with.
     """
     spent = 0
     fd = openat2(folder, name, os.O_RDONLY | os.O_DIRECTORY, 0, _RESOLVE)
     try:
-        fresh = []
+        fresh: list[str] = []
         with os.scandir(fd) as entries:
             for entry in entries:
                 spent += 1
@@ -117,8 +132,8 @@ def _strip(folder: int, name: str, budget: int, moved: list[str]) -> int:
                 except OSError as e:
                     if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                         raise
-                    fresh.append(_name())
-                    os.rename(entry.name, fresh[-1], src_dir_fd=fd, dst_dir_fd=folder)
+                    if not _move(fd, entry.name, folder, fresh):
+                        _strip_here(fd, entry.name)
     finally:
         os.close(fd)
     try:
@@ -129,3 +144,23 @@ def _strip(folder: int, name: str, budget: int, moved: list[str]) -> int:
             raise
     moved += fresh
     return spent + 1
+
+
+def _move(source: int, name: str, folder: int, moved: list[str]) -> bool:
+    """Move a directory to `folder` under a new name, which is added to `moved`. False: the disk is full."""
+    new = _name()
+    try:
+        os.rename(name, new, src_dir_fd=source, dst_dir_fd=folder)
+    except OSError as e:
+        if e.errno in _FULL:
+            return False
+        raise
+    moved.append(new)
+    return True
+
+
+def _strip_here(folder: int, name: str) -> None:
+    """Delete a directory in its place, as deep as descriptors and the stack allow: the way on a full disk."""
+    pending = [name]
+    while pending:
+        _strip(folder, pending[-1], 1 << 62, pending)

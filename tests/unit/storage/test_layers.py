@@ -258,7 +258,7 @@ def test_a_folder_that_was_replaced_is_made_anew(place: Path) -> None:
     ],
 )
 def test_owners_that_cannot_be_are_refused(place: Path, made: Made) -> None:
-    with pytest.raises(Invalid, match="no owner|is no number"):
+    with pytest.raises(Invalid, match=r"no owner|is no number"):
         unpack(io.BytesIO(tar_of(made, form=tarfile.GNU_FORMAT)), str(place / "layer"))
 
 
