@@ -25,7 +25,9 @@ def marks(root: Path) -> tuple[str, ...]:
 
     The engine's part: it knows how such names are made; `root` itself always counts.
     """
-    return (str(root), root.name)
+    from cloche.engine.store import locate
+
+    return (str(root), root.name, locate(str(root)).parent)
 
 
 def end_store(root: Path) -> None:
@@ -38,7 +40,15 @@ def end_store(root: Path) -> None:
     if names := cloche("ps", "-a", "-q", "--no-trunc").split():
         cloche("rm", "-f", *names)
     facts = json.loads(cloche("info", "--format", "json"))
-    end_processes([facts[key] for key in ("KeeperPid", "HolderPid") if facts.get(key)], signal.SIGTERM)
+    if facts["KeeperPid"]:
+        from cloche.engine.containers import Engine
+
+        pidfd = os.pidfd_open(facts["HolderPid"])
+        engine = Engine(str(root))
+        engine.keeper.ask({"op": "end"})
+        engine.close()
+        select.select([pidfd], [], [], 10)
+        os.close(pidfd)
 
 
 def cloche(*arguments: str) -> str:

@@ -50,3 +50,57 @@ def execute(engine: Engine, container: Container, request: ExecRequest, console:
 
         raise explain(made, Failure(*answer["failure"]))
     return Exec(ident, container, answer["pid"], dict(zip(answer["fds"], fds, strict=True)))
+
+
+def run(
+    engine: Engine, container: Container, request: ExecRequest, input: bytes | None = None
+) -> tuple[int, bytes, bytes]:
+    """Execute to the end: exit code, stdout, stderr. What it does not read of `input` while it writes does not block it."""
+    import select
+
+    from cloche.engine.pipes import Pipes
+    from cloche.engine.waiting import Waiting
+
+    made = execute(engine, container, request)
+    fds = made.fds
+    out: dict[int, list[bytes]] = {1: [], 2: []}
+    pipes, ending = Pipes({1: fds["out"], 2: fds["err"]}), Waiting(engine.keeper, made.id, attached=True)
+    left = memoryview(input or b"")
+    typing = fds.pop("input", -1)
+    result = None
+    try:
+        if typing >= 0:
+            os.set_blocking(typing, False)
+        while result is None:
+            if typing >= 0 and not left:
+                os.close(typing)
+                typing = -1
+                engine.keeper.send({"op": "end_input", "id": made.id})
+            poll = select.poll()
+            poll.register(pipes.fileno(), select.POLLIN)
+            poll.register(ending.fileno(), select.POLLIN)
+            if typing >= 0:
+                poll.register(typing, select.POLLOUT)
+            ready = {fd for fd, _ in poll.poll()}
+            if typing in ready:
+                left = _write_some(typing, left)
+            for stream, data in pipes.read():
+                out[stream].append(data)
+            if ending.fileno() in ready:
+                result = ending.result()
+        for stream, data in pipes.drain():
+            out[stream].append(data)
+    finally:
+        for fd in (*fds.values(), *([typing] if typing >= 0 else ())):
+            os.close(fd)
+        pipes.close()
+    return result[0], b"".join(out[1]), b"".join(out[2])
+
+
+def _write_some(fd: int, left: memoryview) -> memoryview:
+    try:
+        return left[os.write(fd, left) :]
+    except BlockingIOError:
+        return left
+    except BrokenPipeError:
+        return left[:0]  # it reads no more

@@ -72,6 +72,7 @@ class Keeper:
         self.later: list[tuple[float, Callable[[], None]]] = []
         self.idle_since = monotonic()
         self.untidy = True  # something may be in the trash; it goes when nothing else is to be done
+        self.removed = 0  # containers since the last look
         import socket
 
         self.listening = socket.socket(fileno=os.dup(listening))
@@ -634,11 +635,13 @@ class Keeper:
         row = self.db.execute("SELECT status FROM containers WHERE id=?", (ident,)).fetchone()
         if row and row["status"] == database.EXITED:
             remove_container(self.store, self.db, ident)
-            self.after(SWEEP, self.tidy)
+            if not self.removed:
+                self.after(SWEEP, self.tidy)
+            self.removed += 1
 
     def tidy(self) -> None:
         """Look into the trash when there is time; what is being followed there is looked at again with the next removal."""
-        self.untidy = True
+        self.untidy, self.removed = True, 0
         self.db.execute("DELETE FROM exits WHERE rowid <= (SELECT max(rowid) FROM exits) - ?", (KEPT_EXITS,))
 
     def make_again(self, job: Job) -> None:

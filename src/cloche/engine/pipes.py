@@ -43,9 +43,25 @@ class Pipes:
                 del self._fds[stream]
         return found
 
+    def close(self) -> None:
+        """The descriptors stay their owner's."""
+        self._epoll.close()
+
     def drain(self) -> list[tuple[int, bytes]]:
         """What is left when the process has ended; descendants that still write are not waited for."""
         found = []
         while more := self.read():
             found += more
         return found
+
+
+def feed(fd: int, data: bytes) -> None:
+    """Write all of `data` to a process's standard input and close it; one that reads no more is no error."""
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(fd, view) :]
+    except BrokenPipeError:
+        pass
+    finally:
+        os.close(fd)
