@@ -1,0 +1,194 @@
+"""seccomp(2): profiles to BPF through libseccomp (ctypes), and what a BPF program answers to a call.
+
+A profile says what happens to calls that its author knew. A call that is newer than everything known here must get ENOSYS, not the
+profile's EPERM, or programs would believe that they may not instead of falling back. So in front of libseccomp's program stand
+a few instructions of our own: they answer calls that this libseccomp does not know by number, from the table below, and ENOSYS to
+numbers above it; all else goes on to libseccomp's. From 424 on numbers mean the same on every architecture (x32's have bit 30).
+"""
+
+from __future__ import annotations
+
+import os
+from struct import iter_unpack, pack
+
+from cloche.errors import Error, Invalid, Unsupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cloche.oci.seccomp import Rule, Seccomp
+
+ALLOW, LOG, TRACE, ERRNO, TRAP, KILL_THREAD, KILL_PROCESS, NOTIFY = (
+    0x7FFF0000, 0x7FFC0000, 0x7FF00000, 0x00050000, 0x00030000, 0x00000000, 0x80000000, 0x7FC00000,
+)  # fmt: skip
+ENOSYS = 38
+_ACTIONS = {
+    "ALLOW": ALLOW, "LOG": LOG, "TRACE": TRACE, "ERRNO": ERRNO, "TRAP": TRAP,
+    "KILL": KILL_THREAD, "KILL_THREAD": KILL_THREAD, "KILL_PROCESS": KILL_PROCESS, "NOTIFY": NOTIFY,
+}  # fmt: skip
+_OPERATORS = {"NE": 1, "LT": 2, "LE": 3, "EQ": 4, "GE": 5, "GT": 6, "MASKED_EQ": 7}
+FLAGS = {"TSYNC": 1, "LOG": 2, "SPEC_ALLOW": 4, "WAIT_KILLABLE_RECV": 32}
+AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7, "i686": 0x40000003}
+_X32_BIT = 0x40000000
+_CTL_OPTIMIZE, _BINARY_TREE = 8, 2
+
+# From pidfd_send_signal (424) on, numbers are the same on every architecture; these a libseccomp of 2022 may not know yet.
+NEWER = {
+    "memfd_secret": 447, "process_mrelease": 448, "futex_waitv": 449, "set_mempolicy_home_node": 450, "cachestat": 451, "fchmodat2": 452,
+    "map_shadow_stack": 453, "futex_wake": 454, "futex_wait": 455, "futex_requeue": 456, "statmount": 457, "listmount": 458,
+    "lsm_get_self_attr": 459, "lsm_set_self_attr": 460, "lsm_list_modules": 461, "mseal": 462, "setxattrat": 463, "getxattrat": 464,
+    "listxattrat": 465, "removexattrat": 466, "open_tree_attr": 467, "file_getattr": 468, "file_setattr": 469,
+}  # fmt: skip
+HIGHEST = max(NEWER.values())
+
+
+def _library() -> Any:
+    """libseccomp with its prototypes. Raises Unsupported when it is not there."""
+    import ctypes
+    from ctypes import c_char_p, c_int, c_uint, c_uint32, c_void_p
+
+    try:
+        lib = ctypes.CDLL("libseccomp.so.2")
+    except OSError:
+        hint = "apt-get install libseccomp2, or run with --security-opt seccomp=unconfined"
+        raise Unsupported("compile the seccomp profile", "libseccomp.so.2 is not installed", hint) from None
+    for name, result, arguments in (
+        ("seccomp_init", c_void_p, (c_uint32,)),
+        ("seccomp_release", None, (c_void_p,)),
+        ("seccomp_arch_resolve_name", c_uint32, (c_char_p,)),
+        ("seccomp_arch_add", c_int, (c_void_p, c_uint32)),
+        ("seccomp_syscall_resolve_name", c_int, (c_char_p,)),
+        ("seccomp_attr_set", c_int, (c_void_p, c_int, c_uint32)),
+        ("seccomp_rule_add_array", c_int, (c_void_p, c_uint32, c_int, c_uint, c_void_p)),
+        ("seccomp_export_bpf", c_int, (c_void_p, c_int)),
+    ):
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    return lib
+
+
+def _check(result: int, what: str) -> None:
+    if result < 0:
+        raise Error(f"compile the seccomp profile: {what}", -result)
+
+
+def _action(name: str, errno: int) -> int:
+    value = _ACTIONS[name]
+    return value | errno if value in (ERRNO, TRACE) else value
+
+
+def _add(lib: Any, context: Any, rule: Rule, action: int, default: int) -> dict[int, int]:
+    """One rule for each name. Returns what is to be done by number: calls that libseccomp does not know.
+
+    Names that the table does not know either do not exist on this machine: they are left out, as runc does.
+    """
+    # conditions on one argument twice are alternatives (libseccomp takes each argument once in a rule), as runc reads them
+    twice = len({a.index for a in rule.args}) < len(rule.args)
+    groups = [(a,) for a in rule.args] if twice else [rule.args]
+    by_number: dict[int, int] = {}
+    for name in rule.names:
+        number = lib.seccomp_syscall_resolve_name(name.encode())
+        if number == -1:
+            if name in NEWER and not rule.args:
+                by_number[NEWER[name]] = action
+            elif name in NEWER:
+                hint = "install a newer libseccomp, or leave out the condition"
+                raise Unsupported(f"compile the seccomp profile: {name}", "this libseccomp does not know it", hint)
+            continue
+        if action == default:
+            continue  # libseccomp refuses a rule that says what the default says
+        for group in groups:
+            packed = b"".join(pack("=IIQQ", a.index, _OPERATORS[a.op], a.value, a.value_two) for a in group)
+            result = lib.seccomp_rule_add_array(context, action, number, len(group), packed or None)
+            if result != -17:  # EEXIST: the same was said before
+                _check(result, f"rule for {name}")
+    return by_number
+
+
+def compile_filter(profile: Seccomp) -> tuple[bytes, int]:
+    """The program as an array of struct sock_filter, and the flags for seccomp(2). Raises Unsupported, Invalid, Error."""
+    lib = _library()
+    default = _action(profile.default_action, profile.default_errno)
+    context = lib.seccomp_init(default)
+    if not context:
+        raise Error("compile the seccomp profile", f"libseccomp refuses the default action {profile.default_action}")
+    memory = os.memfd_create("filter", os.MFD_CLOEXEC)
+    try:
+        for name in profile.architectures:
+            token = lib.seccomp_arch_resolve_name(name.lower().encode())
+            if not token:
+                raise Invalid(f"compile the seccomp profile: architecture {name}", "libseccomp does not know it")
+            result = lib.seccomp_arch_add(context, token)
+            if result != -17:
+                _check(result, f"architecture {name}")
+        lib.seccomp_attr_set(context, _CTL_OPTIMIZE, _BINARY_TREE)
+        by_number: dict[int, int] = {}
+        for rule in profile.rules:
+            action = _action(rule.action, profile.default_errno if rule.errno is None else rule.errno)
+            by_number |= _add(lib, context, rule, action, default)
+        _check(lib.seccomp_export_bpf(context, memory), "export")
+        program = os.pread(memory, os.fstat(memory).st_size, 0)
+    finally:
+        os.close(memory)
+        lib.seccomp_release(context)
+    flags = 0
+    for name in profile.flags:
+        flags |= FLAGS[name]
+    beyond = default if profile.default_action in ("ALLOW", "LOG") else ERRNO | ENOSYS
+    return _newer(by_number, beyond) + program, flags
+
+
+def _newer(by_number: dict[int, int], beyond: int) -> bytes:
+    """By number: the calls in the table, then all above HIGHEST; smaller numbers and x32's go on to what follows."""
+    load, jeq, jgt, jge, ret = 0x20, 0x15, 0x25, 0x35, 0x06
+    answers = b"".join(
+        pack("=HBBI", jeq, 0, 1, number) + pack("=HBBI", ret, 0, 0, action)
+        for number, action in sorted(by_number.items())
+    )
+    body = answers + pack("=HBBI", jgt, 0, 1, HIGHEST) + pack("=HBBI", ret, 0, 0, beyond)
+    length = len(body) // 8
+    return (
+        pack("=HBBI", load, 0, 0, 0)  # seccomp_data.nr
+        + pack("=HBBI", jge, length + 1, 0, _X32_BIT)
+        + pack("=HBBI", jge, 0, length, min(NEWER.values()))
+        + body
+    )
+
+
+def evaluate(program: bytes, number: int, arch: int, args: tuple[int, ...] = ()) -> int:
+    """What the kernel would do with a call: the program's answer, SECCOMP_RET_* with its data. Raises ValueError."""
+    words = [number & 0xFFFFFFFF, arch, 0, 0]
+    for value in (*args, *(0,) * (6 - len(args))):
+        words += [value & 0xFFFFFFFF, value >> 32 & 0xFFFFFFFF]
+    code = list(iter_unpack("=HBBI", program))
+    a = x = at = 0
+    memory = [0] * 16
+    while at < len(code):
+        op, yes, no, k = code[at]
+        at += 1
+        if op == 0x20:
+            a = words[k // 4]
+        elif op == 0x00:
+            a = k
+        elif op == 0x54:
+            a &= k
+        elif op == 0x05:
+            at += k
+        elif op == 0x06:
+            answer: int = k
+            return answer
+        elif op == 0x02:
+            memory[k] = a
+        elif op == 0x60:
+            a = memory[k]
+        elif op == 0x07:
+            x = a
+        elif op == 0x87:
+            a = x
+        elif op in (0x15, 0x25, 0x35, 0x45):
+            holds = {0x15: a == k, 0x25: a > k, 0x35: a >= k, 0x45: a & k != 0}[op]
+            at += yes if holds else no
+        else:
+            raise ValueError(f"instruction {op:#x} at {at - 1} is none that filters have")
+    raise ValueError("the program has no answer")

@@ -1,0 +1,205 @@
+"""linux.seccomp of the runtime spec, and Docker's profiles resolved to it: which system calls may do what.
+
+Not its business: compiling (kernel.seccomp), what is allowed by default (plan.seccomp). Pure.
+"""
+
+from __future__ import annotations
+
+from cloche.errors import Invalid
+from cloche.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from typing import Any
+
+ACTIONS = ("KILL", "KILL_PROCESS", "KILL_THREAD", "TRAP", "ERRNO", "TRACE", "ALLOW", "LOG", "NOTIFY")
+OPERATORS = ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
+FLAGS = {"TSYNC": 1, "LOG": 2, "SPEC_ALLOW": 4, "WAIT_KILLABLE_RECV": 32}
+EPERM, ENOSYS = 1, 38
+
+# Docker's names of architectures, by the kernel's and by libseccomp's
+DOCKER_ARCH = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "i686": "x86",
+    "armv7l": "arm",
+    "riscv64": "riscv64",
+    "s390x": "s390x",
+}
+SUB_ARCHITECTURES = {"x86_64": ("X86_64", "X86", "X32"), "aarch64": ("AARCH64", "ARM")}
+
+
+class Arg(Value):
+    """One condition on an argument: `value` compared by `op`; for MASKED_EQ `value` is the mask, `value_two` the result."""
+
+    index: int
+    value: int
+    value_two: int = 0
+    op: str = "EQ"
+
+
+class Rule(Value):
+    """What happens to calls of these names when all conditions hold. `errno`: of ERRNO and TRACE, None: the default."""
+
+    names: tuple[str, ...]
+    action: str
+    errno: int | None = None
+    args: tuple[Arg, ...] = ()
+
+
+class Seccomp(Value):
+    """A profile. Action, architecture and flag names are libseccomp's and the kernel's without their prefixes."""
+
+    default_action: str
+    default_errno: int = EPERM
+    architectures: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
+
+
+def _wrong(path: str, cause: str) -> Invalid:
+    return Invalid(f"read the seccomp profile: {path}", cause)
+
+
+def _text(value: Any, path: str) -> str:
+    if not isinstance(value, str):
+        raise _wrong(path, "expected a string")
+    return value
+
+
+def _number(value: Any, path: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 64:
+        raise _wrong(path, "expected a number from 0 to 2^64 - 1")
+    return value
+
+
+def _list(value: Any, path: str) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise _wrong(path, "expected an array")
+    return value
+
+
+def _object(value: Any, path: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(path, "expected an object")
+    return value
+
+
+def _name(value: Any, prefix: str, known: Collection[str], path: str) -> str:
+    name = _text(value, path).removeprefix(prefix)
+    if name not in known:
+        raise _wrong(path, f"there is no {value}")
+    return name
+
+
+def _arg(value: Any, path: str) -> Arg:
+    given = _object(value, path)
+    index = _number(given.get("index"), path + ".index")
+    if index > 5:
+        raise _wrong(path + ".index", "a system call has six arguments, 0 to 5")
+    return Arg(
+        index,
+        _number(given.get("value"), path + ".value"),
+        _number(given.get("valueTwo", 0), path + ".valueTwo"),
+        _name(given.get("op"), "SCMP_CMP_", OPERATORS, path + ".op"),
+    )
+
+
+def _rule(given: dict[str, Any], path: str) -> Rule:
+    names = [_text(n, f"{path}.names[{i}]") for i, n in enumerate(_list(given.get("names"), path + ".names"))]
+    if given.get("name"):
+        names.append(_text(given["name"], path + ".name"))
+    if not names:
+        raise _wrong(path + ".names", "it names no call")
+    errno = given.get("errnoRet")
+    if errno is not None and _number(errno, path + ".errnoRet") > 4095:
+        raise _wrong(path + ".errnoRet", "an errno is at most 4095")
+    args = tuple(_arg(a, f"{path}.args[{i}]") for i, a in enumerate(_list(given.get("args"), path + ".args")))
+    return Rule(tuple(names), _name(given.get("action"), "SCMP_ACT_", ACTIONS, path + ".action"), errno, args)
+
+
+def parse(document: Any, path: str = "linux.seccomp") -> Seccomp:
+    """The spec's object. Raises Invalid with the path of the wrong member."""
+    given = _object(document, path)
+    rules = tuple(
+        _rule(_object(rule, f"{path}.syscalls[{i}]"), f"{path}.syscalls[{i}]")
+        for i, rule in enumerate(_list(given.get("syscalls"), path + ".syscalls"))
+    )
+    return Seccomp(
+        _name(given.get("defaultAction"), "SCMP_ACT_", ACTIONS, path + ".defaultAction"),
+        _number(given.get("defaultErrnoRet", EPERM), path + ".defaultErrnoRet"),
+        tuple(
+            _text(a, path + ".architectures").removeprefix("SCMP_ARCH_")
+            for a in _list(given.get("architectures"), path + ".architectures")
+        ),
+        tuple(
+            _name(f, "SECCOMP_FILTER_FLAG_", FLAGS, path + ".flags") for f in _list(given.get("flags"), path + ".flags")
+        ),
+        rules,
+    )
+
+
+def _kernel_at_least(text: Any, kernel: tuple[int, int], path: str) -> bool:
+    major, _, minor = _text(text, path).partition(".")
+    if not (major.isdecimal() and minor.isdecimal()):
+        raise _wrong(path, "expected a version such as 4.8")
+    return kernel >= (int(major), int(minor))
+
+
+def _applies(
+    rule: dict[str, Any], capabilities: Collection[str], arch: str, kernel: tuple[int, int], path: str
+) -> bool:
+    """Docker's includes (all must hold) and excludes (none may)."""
+    wanted, unwanted = (
+        _object(rule.get("includes") or {}, path + ".includes"),
+        _object(rule.get("excludes") or {}, path + ".excludes"),
+    )
+    arches = _list(wanted.get("arches"), path + ".includes.arches")
+    if arches and arch not in arches:
+        return False
+    if any(c not in capabilities for c in _list(wanted.get("caps"), path + ".includes.caps")):
+        return False
+    if wanted.get("minKernel") and not _kernel_at_least(wanted["minKernel"], kernel, path + ".includes.minKernel"):
+        return False
+    if arch in _list(unwanted.get("arches"), path + ".excludes.arches"):
+        return False
+    if any(c in capabilities for c in _list(unwanted.get("caps"), path + ".excludes.caps")):
+        return False
+    return not (
+        unwanted.get("minKernel") and _kernel_at_least(unwanted["minKernel"], kernel, path + ".excludes.minKernel")
+    )
+
+
+def resolve_profile(document: Any, capabilities: Collection[str], machine: str, kernel: tuple[int, int]) -> Seccomp:
+    """A profile in Docker's form, or the spec's, for a container with these capabilities on this machine. Raises Invalid."""
+    path = "profile"
+    given = dict(_object(document, path))
+    arch = DOCKER_ARCH.get(machine, machine)
+    kept = []
+    for i, rule in enumerate(_list(given.get("syscalls"), path + ".syscalls")):
+        where = f"{path}.syscalls[{i}]"
+        if _applies(_object(rule, where), capabilities, arch, kernel, where):
+            kept.append(rule)
+    native = SUB_ARCHITECTURES.get(machine, ())[:1]
+    for i, entry in enumerate(_list(given.get("archMap"), path + ".archMap")):
+        where = f"{path}.archMap[{i}]"
+        if (
+            _text(_object(entry, where).get("architecture"), where + ".architecture").removeprefix("SCMP_ARCH_")
+            in native
+        ):
+            given["architectures"] = [
+                entry["architecture"],
+                *_list(entry.get("subArchitectures"), where + ".subArchitectures"),
+            ]
+    given["syscalls"] = kept
+    return parse(given, path)
+
+
+def profile_key(profile: Seccomp, machine: str, kernel: tuple[int, int]) -> str:
+    """A name for what this profile compiles to here: sha256 of a canonical form."""
+    from hashlib import sha256
+
+    return sha256(repr((profile, machine, kernel)).encode()).hexdigest()

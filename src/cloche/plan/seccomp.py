@@ -1,0 +1,35 @@
+"""The default seccomp profile: what Docker's allows, for a container's capabilities. Pure; the calls are in seccomp_calls."""
+
+from __future__ import annotations
+
+from cloche.oci.seccomp import ENOSYS, EPERM, SUB_ARCHITECTURES, Arg, Rule, Seccomp
+from cloche.plan.seccomp_calls import ALWAYS, BY_ARCH, WITH, WITH_LINUX_4_8
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+# CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET: a namespace is a new attack surface of the kernel
+_NEW_NAMESPACES = 0x7E020000
+# personality(2): Linux, with its 3 flags that programs ask for, and the question
+_PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
+_AF_VSOCK = 40
+
+
+def default_profile(capabilities: Collection[str], machine: str, kernel: tuple[int, int]) -> Seccomp:
+    """What is not allowed is EPERM, as Docker's; kernel.seccomp answers ENOSYS to calls newer than it knows."""
+    names = [name for group in ALWAYS.values() for name in group.split()]
+    for capability, calls in WITH.items():
+        if capability in capabilities:
+            names += calls.split()
+    if kernel >= (4, 8):
+        names += WITH_LINUX_4_8.split()
+    names += BY_ARCH.get(machine, "").split()
+    rules = [Rule(tuple(dict.fromkeys(names)), "ALLOW")]
+    rules += [Rule(("personality",), "ALLOW", args=(Arg(0, value),)) for value in _PERSONALITIES]
+    rules.append(Rule(("socket",), "ALLOW", args=(Arg(0, _AF_VSOCK, op="NE"),)))
+    if "CAP_SYS_ADMIN" not in capabilities:
+        rules.append(Rule(("clone",), "ALLOW", args=(Arg(0, _NEW_NAMESPACES, 0, "MASKED_EQ"),)))
+        # its flags are behind a pointer that no filter can follow; with ENOSYS libraries use clone(2)
+        rules.append(Rule(("clone3",), "ERRNO", ENOSYS))
+    return Seccomp("ERRNO", EPERM, SUB_ARCHITECTURES.get(machine, ()), (), tuple(rules))

@@ -1,0 +1,94 @@
+"""Reading profiles: the spec's form, Docker's form, and what is wrong with both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cloche.errors import Invalid
+from cloche.oci.seccomp import Arg, Rule, Seccomp, parse, profile_key, resolve_profile
+
+KERNEL = (6, 1)
+
+
+def test_the_specs_form() -> None:
+    document = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": 38,
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "flags": ["SECCOMP_FILTER_FLAG_LOG"],
+        "syscalls": [
+            {"names": ["read", "write"], "action": "SCMP_ACT_ALLOW"},
+            {
+                "names": ["clone"],
+                "action": "SCMP_ACT_ERRNO",
+                "errnoRet": 1,
+                "args": [{"index": 0, "value": 7, "valueTwo": 1, "op": "SCMP_CMP_MASKED_EQ"}],
+            },
+        ],
+    }
+    assert parse(document) == Seccomp(
+        "ERRNO",
+        38,
+        ("X86_64",),
+        ("LOG",),
+        (Rule(("read", "write"), "ALLOW"), Rule(("clone",), "ERRNO", 1, (Arg(0, 7, 1, "MASKED_EQ"),))),
+    )
+
+
+@pytest.mark.parametrize(
+    ("document", "path"),
+    [
+        ([], "linux.seccomp"),
+        ({}, "linux.seccomp.defaultAction"),
+        ({"defaultAction": "SCMP_ACT_NONSENSE"}, "linux.seccomp.defaultAction"),
+        ({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": {}}, "linux.seccomp.syscalls"),
+        (
+            {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [], "action": "SCMP_ACT_ALLOW"}]},
+            "syscalls[0].names",
+        ),
+        (
+            {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [3], "action": "SCMP_ACT_ALLOW"}]},
+            "syscalls[0].names[0]",
+        ),
+        (
+            {
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [
+                    {
+                        "names": ["a"],
+                        "action": "SCMP_ACT_ALLOW",
+                        "args": [{"index": 6, "value": 0, "op": "SCMP_CMP_EQ"}],
+                    }
+                ],
+            },
+            "syscalls[0].args[0].index",
+        ),
+        ({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_NEW"]}, "linux.seccomp.flags"),
+    ],
+)
+def test_what_is_wrong_is_named(document: Any, path: str) -> None:
+    with pytest.raises(Invalid, match=path.replace("[", r"\[").replace("]", r"\]")):
+        parse(document)
+
+
+def test_dockers_conditions_are_resolved() -> None:
+    document = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]}],
+        "syscalls": [
+            {"names": ["always"], "action": "SCMP_ACT_ALLOW"},
+            {"names": ["admin"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {"names": ["nobody"], "action": "SCMP_ACT_ERRNO", "excludes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {"name": "arm", "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["arm64"]}},
+            {"names": ["later"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "6.2"}},
+            {"names": ["now"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "4.8"}},
+        ],
+    }
+    plain = resolve_profile(document, (), "x86_64", KERNEL)
+    assert [r.names[0] for r in plain.rules] == ["always", "nobody", "now"]
+    assert plain.architectures == ("X86_64", "X86")
+    admin = resolve_profile(document, ("CAP_SYS_ADMIN",), "aarch64", KERNEL)
+    assert [r.names[0] for r in admin.rules] == ["always", "admin", "arm", "now"]
+    assert profile_key(plain, "x86_64", KERNEL) != profile_key(admin, "x86_64", KERNEL)
