@@ -8,7 +8,8 @@ Everything here is loaded when it is first used; `import cloche` itself costs no
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+from cloche.version import VERSION as __version__
+
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

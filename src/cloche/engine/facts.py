@@ -87,9 +87,9 @@ def seccomp(config: ContainerConfig, store: Store, host: Host) -> tuple[bytes, i
         # the default profile depends on nothing else, so its name is found without making it
         from hashlib import sha256
 
-        from cloche import __version__
+        from cloche.version import VERSION
 
-        key = "default-" + sha256(repr((__version__, sorted(names), host.arch, host.kernel)).encode()).hexdigest()
+        key = "default-" + sha256(repr((VERSION, sorted(names), host.arch, host.kernel)).encode()).hexdigest()
     return _cached(store.root + "/cache/seccomp-" + key, lambda: _compile(config, host, names))
 
 

@@ -200,7 +200,7 @@ def info(engine: Engine) -> dict[str, Any]:
     """docker info, and what is cloche's own: the pids of keeper and holder (0 when none runs), the cgroup layout."""
     import os
 
-    from cloche import __version__
+    from cloche.version import VERSION
     from cloche.engine.client import connect
     from cloche.engine.protocol import receive, send
 
@@ -214,7 +214,7 @@ def info(engine: Engine) -> dict[str, Any]:
     running = sum(c.status == RUNNING for c in found)
     uname = os.uname()
     return {
-        "ServerVersion": __version__,
+        "ServerVersion": VERSION,
         "Containers": len(found),
         "ContainersRunning": running,
         "ContainersPaused": 0,

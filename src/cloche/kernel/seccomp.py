@@ -15,9 +15,46 @@ from cloche.errors import Error, Invalid, Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Sequence
+    from typing import Any, Protocol
 
-    from cloche.oci.seccomp import Rule, Seccomp
+    class Condition(Protocol):
+        """One condition on an argument: cloche.oci.seccomp.Arg is one."""
+
+        @property
+        def index(self) -> int: ...
+        @property
+        def value(self) -> int: ...
+        @property
+        def value_two(self) -> int: ...
+        @property
+        def op(self) -> str: ...
+
+    class Rule(Protocol):
+        """What happens to some calls: cloche.oci.seccomp.Rule is one."""
+
+        @property
+        def names(self) -> tuple[str, ...]: ...
+        @property
+        def action(self) -> str: ...
+        @property
+        def errno(self) -> int | None: ...
+        @property
+        def args(self) -> Sequence[Condition]: ...
+
+    class Profile(Protocol):
+        """A whole profile: cloche.oci.seccomp.Seccomp is one."""
+
+        @property
+        def default_action(self) -> str: ...
+        @property
+        def default_errno(self) -> int: ...
+        @property
+        def architectures(self) -> tuple[str, ...]: ...
+        @property
+        def flags(self) -> tuple[str, ...]: ...
+        @property
+        def rules(self) -> Sequence[Rule]: ...
 
 ALLOW, LOG, TRACE, ERRNO, TRAP, KILL_THREAD, KILL_PROCESS, NOTIFY = (
     0x7FFF0000, 0x7FFC0000, 0x7FF00000, 0x00050000, 0x00030000, 0x00000000, 0x80000000, 0x7FC00000,
@@ -85,7 +122,7 @@ def _add(lib: Any, context: Any, rule: Rule, action: int, default: int) -> dict[
     """
     # conditions on one argument twice are alternatives (libseccomp takes each argument once in a rule), as runc reads them
     twice = len({a.index for a in rule.args}) < len(rule.args)
-    groups = [(a,) for a in rule.args] if twice else [rule.args]
+    groups: list[Sequence[Condition]] = [(a,) for a in rule.args] if twice else [rule.args]
     by_number: dict[int, int] = {}
     for name in rule.names:
         number = lib.seccomp_syscall_resolve_name(name.encode())
@@ -106,7 +143,7 @@ def _add(lib: Any, context: Any, rule: Rule, action: int, default: int) -> dict[
     return by_number
 
 
-def compile_filter(profile: Seccomp) -> tuple[bytes, int]:
+def compile_filter(profile: Profile) -> tuple[bytes, int]:
     """The program as an array of struct sock_filter, and the flags for seccomp(2). Raises Unsupported, Invalid, Error."""
     lib = _library()
     default = _action(profile.default_action, profile.default_errno)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 
-from cloche import __version__
+from cloche.version import VERSION
 from cloche.cli.rendering import shown
 
 TYPE_CHECKING = False
@@ -17,7 +17,7 @@ def main(parsed: Parsed) -> int:
     """See `cloche version --help`."""
     uname = os.uname()
     facts = {
-        "Version": __version__,
+        "Version": VERSION,
         "Python": platform.python_version(),
         "Kernel": uname.release,
         "Os": "linux",
