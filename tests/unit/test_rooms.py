@@ -17,7 +17,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 PACKAGE = SOURCE / "cloche"
 
-FOUNDATION = {"errors", "value", "version"}
+FOUNDATION = {"errors", "value", "version", "document"}
 PLANNING = {"kernel", "oci", "step", "plan"}
 ENGINE = {*PLANNING, "runtime", "microvm", "storage", "image", "network", "engine"}
 ALL = {*ENGINE, "build", "compose", "api", "see", "cli", "cloche", "sdk"}
@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "value": set(),
     "version": set(),
+    "document": set(),
     "kernel": set(),
     "oci": set(),
     "step": {"kernel", "oci"},

@@ -40,41 +40,53 @@ def follow(
 ) -> int:
     """Start and go along. The log's directory is ours to read before anything is written to it, whatever is removed when."""
     directory = lock_log(engine.log_directory(container))
+    followers: list[Follower] = []
     try:
-        started = engine.start(container, attach=True, console=console, explain=explainer)
+        started = engine.start(
+            container,
+            attach=True,
+            console=console,
+            explain=explainer,
+            meanwhile=lambda: followers.append(follower(directory)),
+        )
         if explainer:
             explainer.show(started.records)
-        return go_along(engine, container, started, directory, sig_proxy=sig_proxy, detach_keys=detach_keys)
+        return go_along(engine, container, started, followers[0], sig_proxy=sig_proxy, detach_keys=detach_keys)
     finally:
+        for output in followers:
+            output.close()
         os.close(directory)
+
+
+def follower(directory: int, from_now: bool = False) -> Follower:
+    """Reads the log in this directory as it grows, wherever the directory is moved."""
+    from cloche.runtime.logview import Follower, end
+
+    path = f"/proc/self/fd/{directory}"
+    return Follower(path, end(path) if from_now else None, hold=True)
 
 
 def go_along(
     engine: Engine,
     container: Container,
     started: Started,
-    directory: int,
+    output: Follower,
     *,
     sig_proxy: bool,
     detach_keys: str,
-    from_now: bool = False,
+    redraw: bool = False,
     stdin: int | None = 0,
 ) -> int:
     """Pass output, input and signals until the end or until detached; returns the exit code."""
-    from cloche.runtime.logview import Follower, end
-
-    path = f"/proc/self/fd/{directory}"
-    tty = container.config.request.process.tty
-    with Follower(path, end(path) if from_now else None, hold=True) as output:
-        streams = streams_of(engine, container, started, output)
-        outcome = attach(
-            streams,
-            stdin=stdin if streams.input is not None else None,
-            tty=tty,
-            detach_keys=detach_keys or DEFAULT_KEYS,
-            sig_proxy=sig_proxy,
-            redraw=from_now,
-        )
+    streams = streams_of(engine, container, started, output)
+    outcome = attach(
+        streams,
+        stdin=stdin if streams.input is not None else None,
+        tty=container.config.request.process.tty,
+        detach_keys=detach_keys or DEFAULT_KEYS,
+        sig_proxy=sig_proxy,
+        redraw=redraw,
+    )
     return exit_code(outcome)
 
 

@@ -14,6 +14,7 @@ from cloche.errors import Conflict, Error
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
+    from collections.abc import Callable
     from typing import Any
 
     from cloche.engine.store import Store
@@ -120,10 +121,18 @@ class Keeper:
             self.close()
         return answer, fds
 
-    def ask(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> tuple[dict[str, Any], list[int]]:
-        """Ask and wait; asked again when the keeper dies meanwhile. Raises Error, Conflict with what the keeper says."""
+    def ask(
+        self, message: dict[str, Any], fds: tuple[int, ...] = (), meanwhile: Callable[[], None] | None = None
+    ) -> tuple[dict[str, Any], list[int]]:
+        """Ask and wait; asked again when the keeper dies. `meanwhile` is done while it works.
+
+        Raises Error, Conflict with what the keeper says.
+        """
         for _ in range(_TRIES):
             self.send(message, fds)
+            if meanwhile:
+                meanwhile()
+                meanwhile = None
             answer, received = self.receive()
             if answer is None:
                 continue

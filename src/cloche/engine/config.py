@@ -5,6 +5,7 @@ Pure. What changes from start to start (pids of other containers, device numbers
 
 from __future__ import annotations
 
+from cloche.document import dumps, loads
 from cloche.engine import request as requests
 from cloche.engine.environment import merge
 from cloche.engine.request import RunRequest
@@ -45,15 +46,11 @@ _KINDS["ContainerConfig"] = ContainerConfig
 
 def dump(config: ContainerConfig) -> str:
     """As JSON text."""
-    from json import dumps
-
-    return dumps(encode(config), separators=(",", ":"))
+    return dumps(encode(config))
 
 
 def load(text: str) -> ContainerConfig:
     """What dump() wrote."""
-    from json import loads
-
     config: ContainerConfig = decode(loads(text), _KINDS)
     return config
 

@@ -5,8 +5,8 @@ create: request + image -> configuration -> snapshot -> row            start: fa
 
 from __future__ import annotations
 
+import _sqlite3 as sqlite3
 import os
-import sqlite3
 
 from cloche.engine import config as configs
 from cloche.engine.bundle import Facts, Other, bundle
@@ -314,14 +314,18 @@ class Engine:
         attach: bool = False,
         console: tuple[int, int] = (0, 0),
         explain: Callable[[Plan], None] | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Started:
-        """Start it; returns when its program has been executed. Raises the error of the step that was refused."""
+        """Start it; returns when its program has been executed. `meanwhile` is done while the keeper works.
+
+        Raises the error of the step that was refused.
+        """
         ident, attempt = container.id, os.urandom(8).hex()
         made = self.plan(container, console)
         if explain:
             explain(made)
         self._store_plan(container, made, attach, explain is not None)
-        answer, fds = self.keeper.ask({"op": "start", "id": ident, "attempt": attempt})
+        answer, fds = self.keeper.ask({"op": "start", "id": ident, "attempt": attempt}, (), meanwhile)
         if "failure" in answer:
             raise self._failed(container, made, answer["failure"])
         records = tuple((number, ns) for number, ns in answer["records"])

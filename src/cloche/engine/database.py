@@ -6,7 +6,7 @@ itself; what must happen together says BEGIN. Times are nanoseconds since 1970, 
 
 from __future__ import annotations
 
-import sqlite3
+import _sqlite3 as sqlite3  # the package around it costs 4 ms, for adapters of dates that are not used here
 
 from cloche.errors import Error
 

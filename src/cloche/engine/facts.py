@@ -69,13 +69,11 @@ def seccomp(config: ContainerConfig, store: Store, host: Host) -> tuple[bytes, i
     security = config.request.security
     if security.privileged or security.seccomp == "unconfined":
         return b"", 0
-    from cloche.oci.seccomp import profile_key
-
     names = bounding(security)
     if security.seccomp:
         from json import loads
 
-        from cloche.oci.seccomp import resolve_profile
+        from cloche.oci.seccomp import profile_key, resolve_profile
 
         try:
             document = loads(security.seccomp)
@@ -85,11 +83,10 @@ def seccomp(config: ContainerConfig, store: Store, host: Host) -> tuple[bytes, i
         key = profile_key(profile, host.arch, host.kernel)
     else:
         # the default profile depends on nothing else, so its name is found without making it
-        from hashlib import sha256
-
+        from cloche.kernel.capabilities import mask
         from cloche.version import VERSION
 
-        key = "default-" + sha256(repr((VERSION, sorted(names), host.arch, host.kernel)).encode()).hexdigest()
+        key = f"default-{VERSION}-{host.arch}-{host.kernel[0]}.{host.kernel[1]}-{mask(names):x}"
     return _cached(store.root + "/cache/seccomp-" + key, lambda: _compile(config, host, names))
 
 

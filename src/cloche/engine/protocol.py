@@ -12,6 +12,8 @@ from __future__ import annotations
 import _socket
 import array
 
+from cloche.document import dumps, loads
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,17 +26,13 @@ _FDS = 64
 
 def send(sock: _socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
     """Send one message. Raises OSError when the peer is gone."""
-    from json import dumps
-
-    data = dumps(message, separators=(",", ":")).encode()
+    data = dumps(message).encode()
     rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     sock.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
 
 
 def receive(sock: _socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     """The next message with its descriptors, or None at the end. Raises OSError, ValueError (not JSON, not an object)."""
-    from json import loads
-
     space = _socket.CMSG_SPACE(4 * _FDS)
     while True:
         try:

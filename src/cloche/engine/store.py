@@ -47,9 +47,9 @@ def locate(root: str | None = None) -> Store:
     path = os.path.abspath(root or os.environ.get("CLOCHE_ROOT") or DEFAULT_ROOT)
     if path == DEFAULT_ROOT:
         return Store(path, "/run/cloche", "cloche")
-    from hashlib import sha256
+    from binascii import crc32
 
-    return Store(path, path + "/run", "cloche-" + sha256(path.encode()).hexdigest()[:8])
+    return Store(path, path + "/run", "cloche-" + f"{crc32(os.fsencode(path)):08x}")
 
 
 def prepare(store: Store) -> None:

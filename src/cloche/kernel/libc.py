@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import os
 from ctypes import c_char_p, c_int, c_long, c_ulong, c_void_p
-from platform import machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,9 +40,9 @@ _NUMBERS = {"pivot_root": (155, 41), "capget": (125, 90), "capset": (126, 91), "
 
 def number(name: str) -> int:
     """The number of a system call that has one per architecture. Raises OSError(ENOSYS) where cloche does not know it."""
-    column = {"x86_64": 0, "aarch64": 1}.get(machine())
+    column = {"x86_64": 0, "aarch64": 1}.get(os.uname().machine)
     if column is None:
-        raise OSError(38, f"system call number of {name} on {machine()}")
+        raise OSError(38, f"system call number of {name} on {os.uname().machine}")
     return _NUMBERS[name][column]
 
 

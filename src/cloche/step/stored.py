@@ -8,6 +8,7 @@ A value is {"_": class, field: ...}; bytes are {"b": latin-1}; tuples are lists.
 
 from __future__ import annotations
 
+from cloche.document import dumps, loads
 from cloche.errors import Invalid
 from cloche.step.base import Ref
 from cloche.step.cgroup import FilterDevices, LimitCgroup, MakeCgroup
@@ -53,16 +54,12 @@ def stored(plan: Plan, flat: bytes, notes: dict[str, Any]) -> StoredPlan:
 
 def dump(plan: StoredPlan) -> bytes:
     """The plan as a file's content."""
-    from json import dumps
-
     head = {"count": plan.count, "host": [[number, encode(step)] for number, step in plan.host], "notes": plan.notes}
-    return dumps(head, separators=(",", ":")).encode() + b"\n" + plan.flat
+    return dumps(head).encode() + b"\n" + plan.flat
 
 
 def load(content: bytes) -> StoredPlan:
     """Read what dump() wrote. Raises Invalid when it is something else."""
-    from json import loads
-
     try:
         line, flat = content.split(b"\n", 1)
         head = loads(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cloche.cli.attaching import go_along
+from cloche.cli.attaching import follower, go_along
 from cloche.engine.containers import Container, Engine
 from cloche.engine.removal import follow
 
@@ -17,17 +17,17 @@ def attach_to(engine: Engine, container: Container, *, sig_proxy: bool, detach_k
     """Go along with a container that runs already, from now on."""
     directory = follow(engine.log_directory(container))
     try:
-        started = engine.attach(container)
-        return go_along(
-            engine,
-            container,
-            started,
-            directory,
-            sig_proxy=sig_proxy,
-            detach_keys=detach_keys,
-            from_now=True,
-            stdin=0 if stdin else None,
-        )
+        with follower(directory, from_now=True) as output:
+            return go_along(
+                engine,
+                container,
+                engine.attach(container),
+                output,
+                sig_proxy=sig_proxy,
+                detach_keys=detach_keys,
+                redraw=True,
+                stdin=0 if stdin else None,
+            )
     finally:
         os.close(directory)
 

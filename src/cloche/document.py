@@ -1,0 +1,49 @@
+"""JSON for what cloche itself writes and reads back: the C scanner and encoder of the standard library's json, without the rest.
+
+`import json` costs 5 ms, most of it for regular expressions that only the pure-Python fallback uses; this costs nothing. For
+documents of others (images, profiles) use json itself: this reader takes no white space around the document.
+"""
+
+from __future__ import annotations
+
+import _json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class _Context:
+    """What the scanner asks for, as json.JSONDecoder has it."""
+
+    strict = True
+    object_hook = object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = float
+    memo: dict[str, str] = {}  # noqa: RUF012 (the scanner's own)
+
+
+def _refuse(value: Any) -> Any:
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+_scan = _json.make_scanner(_Context)  # type: ignore[arg-type]  # typeshed knows it by json's own context only
+_encode = _json.make_encoder(None, _refuse, _json.encode_basestring_ascii, None, ":", ",", False, False, True)
+
+
+def dumps(value: Any) -> str:
+    """One line, ASCII, no spaces. Raises TypeError."""
+    return "".join(_encode(value, 0))
+
+
+def loads(text: str | bytes) -> Any:
+    """What dumps() wrote. Raises ValueError for anything that is not one JSON document from the first character to the last."""
+    string = text.decode() if isinstance(text, bytes) else text
+    try:
+        value, end = _scan(string, 0)
+    except StopIteration as error:
+        raise ValueError(f"no JSON at character {error.value}") from None
+    if end != len(string):
+        raise ValueError(f"more than one JSON document at character {end}")
+    return value
