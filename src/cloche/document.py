@@ -1,7 +1,6 @@
-"""JSON for what cloche itself writes and reads back: the C scanner and encoder of the standard library's json, without the rest.
+"""JSON by the C scanner and encoder of the standard library's json, without the rest of it.
 
-`import json` costs 5 ms, most of it for regular expressions that only the pure-Python fallback uses; this costs nothing. For
-documents of others (images, profiles) use json itself: this reader takes no white space around the document.
+`import json` costs a start 5 ms, most of it for regular expressions that only its pure-Python fallback uses; this costs nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +19,11 @@ class _Context:
     object_hook = object_pairs_hook = None
     parse_float = float
     parse_int = int
-    parse_constant = float
+
+    @staticmethod
+    def parse_constant(name: str) -> None:
+        raise ValueError(f"{name} is no JSON value")
+
     memo: dict[str, str] = {}  # noqa: RUF012 (the scanner's own)
 
 
@@ -38,8 +41,8 @@ def dumps(value: Any) -> str:
 
 
 def loads(text: str | bytes) -> Any:
-    """What dumps() wrote. Raises ValueError for anything that is not one JSON document from the first character to the last."""
-    string = text.decode() if isinstance(text, bytes) else text
+    """One document. Raises ValueError for anything else, also NaN and Infinity; RecursionError for one nested too deep."""
+    string = (text.decode() if isinstance(text, bytes) else text).strip(" \t\r\n")
     try:
         value, end = _scan(string, 0)
     except StopIteration as error:

@@ -184,7 +184,20 @@ class Engine:
 
     def remove_image(self, name: str, force: bool = False) -> Removal:
         """Docker's rmi. Raises NotFound, Conflict."""
-        return self.images.remove(name, force, self.uses)
+        removal = self.changing_images().remove(name, force, self.uses)
+        sweep(self.store)
+        return removal
+
+    def changing_images(self) -> ImageStore:
+        """The images, for who adds or removes some: what a killed process left half made is discarded first.
+
+        Raises Unsupported when overlays cannot be mounted here.
+        """
+        from cloche.storage.overlay import probe
+
+        probe(self.store.root)
+        self.images.recover()
+        return self.images
 
     # -- creating
 
@@ -199,7 +212,7 @@ class Engine:
                 raise
         from cloche.image.starter import ensure_starter
 
-        return ensure_starter(self.images)
+        return ensure_starter(self.changing_images())
 
     def create(self, request: RunRequest) -> Container:
         """Settle a request and record it. Nothing of the kernel's is asked yet. Raises Error and its kinds."""
@@ -458,6 +471,8 @@ class Engine:
             self._settle(container)
         self._undo(container.id)
         self._discard(container.id)
+        if not self.db.execute("SELECT 1 FROM images WHERE id=?", (container.image_id,)).fetchone():
+            self.images.collect(self.uses)  # it stood on layers of an image that is gone
         sweep(self.store)
 
     def _undo(self, ident: str) -> None:

@@ -6,6 +6,7 @@ no Unicode, is refused: it could be no argument, path or environment of a proces
 
 from __future__ import annotations
 
+from cloche.document import loads
 from cloche.errors import Invalid
 
 TYPE_CHECKING = False
@@ -107,15 +108,13 @@ class Object:
 
 def parse_json(data: bytes | str, what: str) -> Any:
     """Any JSON value. `what` is what an error says was done: `read the image config`. Raises Invalid."""
-    import json
-
     if len(data) > SIZE_MAX:
         raise Invalid(what, f"it is larger than {SIZE_MAX >> 20} MiB")
     try:
         text = data if isinstance(data, str) else data.decode()  # json would take UTF-16 and 32 too
-        value = json.loads(text, parse_constant=_no_constant)
+        value = loads(text)
         if "\\ud" in text.lower():  # \ud800 alone is fine JSON and no Unicode: it could be neither stored nor shown
-            json.dumps(value, ensure_ascii=False).encode()
+            write_json(value)
     except RecursionError:
         raise Invalid(what, "it is nested too deep") from None
     except ValueError as error:
@@ -141,10 +140,6 @@ def write_json(value: Any) -> bytes:
 def said(fields: dict[str, Any]) -> dict[str, Any]:
     """`fields` without those that say nothing: None, false, empty strings, arrays and objects. 0 is a number."""
     return {k: v for k, v in fields.items() if v or (v == 0 and v is not False)}
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON value")
 
 
 def _kind(value: object) -> str:

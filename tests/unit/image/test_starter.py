@@ -53,7 +53,11 @@ def test_the_image_is_made_once_and_runs_a_shell(monkeypatch: pytest.MonkeyPatch
         return "made"
 
     monkeypatch.setitem(sys.modules, "cloche.image.load", SimpleNamespace(create_image=create_image))
-    assert ensure_starter(SimpleNamespace(find=lambda name: f"found {name}")) == "found starter:latest"  # type: ignore[arg-type,comparison-overlap]
+    assert ensure_starter(SimpleNamespace(resolve=lambda name: f"found {name}")) == "found starter:latest"  # type: ignore[arg-type,comparison-overlap]
     assert not made
-    assert ensure_starter(SimpleNamespace(find=lambda _: None)) == "made"  # type: ignore[arg-type,comparison-overlap]
+
+    def missing(name: str) -> None:
+        raise NotFound(f"No such image: {name}")
+
+    assert ensure_starter(SimpleNamespace(resolve=missing)) == "made"  # type: ignore[arg-type,comparison-overlap]
     assert made == [(("sh",), ["starter:latest"])]

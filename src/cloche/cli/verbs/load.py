@@ -20,7 +20,7 @@ def main(parsed: Parsed) -> int:
     path = parsed.text("input")
     if not path and sys.stdin.isatty():
         raise Invalid("load from standard input", "it is a terminal", "give an archive: cloche load -i FILE, or < FILE")
-    for image in load(Engine(parsed.root or None).images, path or sys.stdin.buffer):
+    for image in load(Engine(parsed.root or None).changing_images(), path or sys.stdin.buffer):
         names = [parse(r).familiar() for r in image.references]
         for name in () if parsed.on("quiet") else names or [image.id]:
             print(f"Loaded image{'' if names else ' ID'}: {name}")

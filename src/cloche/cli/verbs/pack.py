@@ -21,7 +21,7 @@ def main(parsed: Parsed) -> int:
     packing = collect(parsed.arguments, parsed.every("add"))
     for note in packing.notes:
         print(f"cloche: note: {note}", file=sys.stderr)
-    image = create(engine.images, parsed.text("tag"), packing)
+    image = create(engine.changing_images(), parsed.text("tag"), packing)
     print(
         f"{parsed.text('tag')}: {len(packing.programs)} programs, {len(packing.entries)} files, {human_size(image.size)}"
     )
