@@ -313,7 +313,7 @@ class Engine:
         from cloche.oci.runtime import IdMapping
 
         image = self.image(request.image)
-        ident = "0" * 64
+        ident = "ID"  # stands for what a start would choose
         mapping = request.namespaces.user_map
         if request.namespaces.user == "auto":
             mapping = (IdMapping(0, RANGE_FIRST, RANGE_SIZE),)

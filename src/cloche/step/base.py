@@ -117,7 +117,7 @@ class Plan(Value):
 def quote(value: str | bytes) -> str:
     """A string argument as strace would show it, short and on one line."""
     text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
-    shown = text if len(text) <= 72 else text[:69] + "..."
+    shown = text if len(text) <= 72 else f"{text[:44]}...{text[-25:]}"  # the end of a path says most
     return (
         '"' + "".join(c if c.isprintable() and c != '"' else c.encode("unicode_escape").decode() for c in shown) + '"'
     )
