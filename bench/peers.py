@@ -128,7 +128,41 @@ def floor(scratch: Path) -> Iterator[list[Candidate]]:
 @contextmanager
 def cloche(scratch: Path) -> Iterator[list[Candidate]]:
     """The SDK to a warm keeper and the command line, on a store of its own."""
-    yield []
+    import compileall
+
+    from cloche.engine.containers import Engine
+    from cloche.engine.request import Program, RunRequest
+    from cloche.version import VERSION
+
+    source = Path(__file__).resolve().parents[1] / "src"
+    compileall.compile_dir(source, quiet=1)  # as an installed package is
+    root = str(scratch / "cloche")
+    engine = Engine(root)
+    request = RunRequest("starter", Program(("true",)), remove=True)
+
+    def sdk() -> None:
+        container = engine.create(request)
+        engine.start(container)
+        if engine.wait(container)[0] != 0:
+            raise BenchError("true is not true")
+
+    def command(*words: str) -> None:
+        output(str(Path(sys.executable).with_name("cloche")), "--root", root, *words)
+
+    try:
+        sdk()
+        held = engine.create(RunRequest("starter", Program(("sleep", "86400"))))
+        engine.start(held)
+        yield [
+            Candidate("cloche, SDK", "run", VERSION, sdk),
+            Candidate("cloche", "run", VERSION, lambda: command("run", "--rm", "starter", "true")),
+            Candidate("cloche", "exec", VERSION, lambda: command("exec", held.id, "true")),
+        ]
+    finally:
+        for container in engine.containers():
+            engine.remove(container, force=True)
+        engine.keeper.ask({"op": "end"})
+        engine.close()
 
 
 OUTSIDE = (floor, cloche)
