@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from cloche.version import VERSION as __version__
 
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.errors import (

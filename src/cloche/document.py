@@ -1,6 +1,7 @@
 """JSON by the C scanner and encoder of the standard library's json, without the rest of it.
 
-`import json` costs a start 5 ms, most of it for regular expressions that only its pure-Python fallback uses; this costs nothing.
+`import json` costs a start 5 ms, most of it for regular expressions that only its pure-Python fallback uses; this costs
+nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def dumps(value: Any) -> str:
 
 
 def loads(text: str | bytes) -> Any:
-    """One document. Raises ValueError for anything else, also NaN and Infinity; RecursionError for one nested too deep."""
+    """One document. Raises ValueError for anything else, also NaN and Infinity; RecursionError for one nested too
+    deep."""
     string = (text.decode() if isinstance(text, bytes) else text).strip(" \t\r\n")
     try:
         value, end = _scan(string, 0)

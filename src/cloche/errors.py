@@ -1,6 +1,7 @@
 """What can go wrong, as few classes. Each has one HTTP status (Docker's API) and one exit code (Docker's command line).
 
-Every message is one line: verb, object, value, cause, and one hint: `mount proc on /proc: operation not permitted (EPERM);
+Every message is one line: verb, object, value, cause, and one hint: `mount proc on /proc: operation not permitted
+(EPERM);
 hint: ...`. Text from images, containers and registries is hostile: it is escaped here, once, where messages are made.
 """
 

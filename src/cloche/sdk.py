@@ -3,8 +3,10 @@
     with cloche.run("starter", ["sleep", "60"], detach=True) as box:
         print(box.exec(["hostname"]).output)
 
-Arguments have the names of the command line's flags, their values its notation or the obvious Python type (`memory="64m"` or
-67108864, `env={"A": "b"}`). Errors are those of cloche.errors. A `Client` is for one thread at a time; its async twin will
+Arguments have the names of the command line's flags, their values its notation or the obvious Python type
+(`memory="64m"` or
+67108864, `env={"A": "b"}`). Errors are those of cloche.errors. A `Client` is for one thread at a time; its async twin
+will
 stand on the same calls, which is why nothing here blocks but in `wait`, `stop`, and the run of a container to its end.
 """
 
@@ -92,7 +94,8 @@ def _each(reading: Callable[..., Any], texts: Iterable[str], *rest: Any) -> tupl
 
 
 def request(image: str, command: str | Sequence[str] = (), **options: Unpack[Options]) -> RunRequest:
-    """The checked request that these arguments mean; a command that is a string is one word. Raises Invalid, Unsupported."""
+    """The checked request that these arguments mean; a command that is a string is one word. Raises Invalid,
+    Unsupported."""
     taken: set[str] = set()
 
     def option(name: str, default: Any) -> Any:
@@ -158,7 +161,7 @@ def request(image: str, command: str | Sequence[str] = (), **options: Unpack[Opt
         option("remove", False),
     )
     if unknown := set(options) - taken:
-        raise TypeError(f"unexpected argument {sorted(unknown)[0]!r}")
+        raise TypeError(f"unexpected argument {min(unknown)!r}")
     return check(made)
 
 
@@ -412,7 +415,7 @@ def run(
     detach: bool = False,
     input: bytes | None = None,
     **options: Unpack[Options],
-) -> Container:  # noqa: E501
+) -> Container:
     """`Client.run` on the default store."""
     return _client().run(image, command, detach=detach, input=input, **options)
 

@@ -1,13 +1,15 @@
 """The frozen-value base: small slotted classes with equality, hashing, a repr and JSON-ready fields.
 
-Not its business: validation, conversion, behaviour. Sixty dataclasses cost a start 55 ms and sixty of these 1 ms, so everything
+Not its business: validation, conversion, behaviour. Sixty dataclasses cost a start 55 ms and sixty of these 1 ms, so
+everything
 that a start imports is built on this base and never on `dataclasses`, `enum` or a schema library.
 
     class Point(Value):
         x: int
         y: int = 0
 
-Fields are the annotations, in order, base classes first; defaults must be immutable. Values compare by class and fields.
+Fields are the annotations, in order, base classes first; defaults must be immutable. Values compare by class and
+fields.
 """
 
 from __future__ import annotations

@@ -138,7 +138,11 @@ def test_the_planners_rooms_are_light(room: str) -> None:
 
 
 def test_the_sdk_imports_nothing_before_it_is_used() -> None:
-    assert {m for m in imported_by("import cloche") if m.startswith("cloche.")} <= {"cloche.errors", "cloche.value", "cloche.version"}
+    assert {m for m in imported_by("import cloche") if m.startswith("cloche.")} <= {
+        "cloche.errors",
+        "cloche.value",
+        "cloche.version",
+    }
     assert not imported_by("import cloche") & HEAVY
 
 

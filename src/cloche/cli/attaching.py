@@ -38,7 +38,8 @@ def follow(
     sig_proxy: bool,
     detach_keys: str,
 ) -> int:
-    """Start and go along. The log's directory is ours to read before anything is written to it, whatever is removed when."""
+    """Start and go along. The log's directory is ours to read before anything is written to it, whatever is removed
+    when."""
     directory = lock_log(engine.log_directory(container))
     followers: list[Follower] = []
     try:

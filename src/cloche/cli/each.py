@@ -1,4 +1,5 @@
-"""One thing done to each of several containers: all are tried, each problem is a line, the exit code says whether all went well."""
+"""One thing done to each of several containers: all are tried, each problem is a line, the exit code says whether all
+went well."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ def line(number: int, act: Act, colour: bool, time: str = "") -> str:
     """One step, two lines: number, actor, call; why."""
     on, off, dim = (COLOURS[act.actor], RESET, DIM) if colour else ("", "", "")
     took = f"{time:>9}  " if time else ""
-    return f"{took}{number:3}  {on}{act.actor:6}{off} {act.step.call()}\n{' ' * len(took)}            {dim}{act.reason()}{off}"
+    indent = " " * (len(took) + 12)
+    return f"{took}{number:3}  {on}{act.actor:6}{off} {act.step.call()}\n{indent}{dim}{act.reason()}{off}"
 
 
 def show(plan: Plan) -> None:

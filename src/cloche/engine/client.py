@@ -77,7 +77,8 @@ def _spawn(store: Store) -> None:
 
 
 class Keeper:
-    """A store's keeper, as one caller sees it: one connection, made when needed, made again when the keeper was killed."""
+    """A store's keeper, as one caller sees it: one connection, made when needed, made again when the keeper was
+    killed."""
 
     def __init__(self, store: Store) -> None:
         self.store = store

@@ -1,6 +1,7 @@
 """ContainerConfig: what a container is, decided once at its creation from a request and an image; kept in the database.
 
-Pure. What changes from start to start (pids of other containers, device numbers) is found by engine.facts at each start.
+Pure. What changes from start to start (pids of other containers, device numbers) is found by engine.facts at each
+start.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _KINDS: dict[str, type[Value]] = {
 
 
 class ContainerConfig(Value):
-    """A container's settled facts. `args` is entrypoint and command; `stop_signal` a number; ids are mapped by `mapping`."""
+    """A container's settled facts. `args` is entrypoint and command; `stop_signal` a number; ids are mapped by
+    `mapping`."""
 
     request: RunRequest
     args: tuple[str, ...]

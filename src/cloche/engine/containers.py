@@ -1,6 +1,8 @@
-"""Containers: create, start, end, remove, find. The engine is this library in the caller's process; the keeper does the rest.
+"""Containers: create, start, end, remove, find. The engine is this library in the caller's process; the keeper does the
+rest.
 
-create: request + image -> configuration -> snapshot -> row            start: facts -> bundle -> plan -> stored -> keeper
+create: request + image -> configuration -> snapshot -> row            start: facts -> bundle -> plan -> stored ->
+keeper
 """
 
 from __future__ import annotations
@@ -124,10 +126,9 @@ class Engine:
 
     def container(self, row: sqlite3.Row) -> Container:
         """A row as a value."""
-        return Container(
-            row["id"], row["name"], row["image"], row["image_id"], row["created"], configs.load(row["config"]), bool(row["remove"]),
-            row["status"], row["pid"], row["start_time"], row["started"], row["finished"], row["exit_code"], bool(row["oom"]), row["error"],
-        )  # fmt: skip
+        found = {field: row[field] for field in Container._fields}
+        found |= {"config": configs.load(row["config"]), "remove": bool(row["remove"]), "oom": bool(row["oom"])}
+        return Container(**found)
 
     def containers(self) -> list[Container]:
         """All, newest first. After a machine's or all processes' end, the states are put right first."""
@@ -259,7 +260,8 @@ class Engine:
             name = request.name or random_name()
             try:
                 self.db.execute(
-                    "INSERT INTO containers (id, name, image, image_id, created, config, remove) VALUES (?,?,?,?,?,?,?)",
+                    "INSERT INTO containers (id, name, image, image_id, created, config, remove)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (ident, name, request.image, image.id, time_ns(), configs.dump(config), request.remove),
                 )
             except sqlite3.IntegrityError:
@@ -423,7 +425,8 @@ class Engine:
             raise Error(what, error.errno or 5) from error
 
     def stop(self, container: Container, timeout: int | None = None) -> None:
-        """The stop signal, and after `timeout` seconds (-1: never) SIGKILL; returns when it has ended. A stopped one is no error."""
+        """The stop signal, and after `timeout` seconds (-1: never) SIGKILL; returns when it has ended. A stopped one is
+        no error."""
         import select
 
         if container.status != RUNNING:

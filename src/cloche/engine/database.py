@@ -1,6 +1,8 @@
-"""The one database of a store, SQLite in WAL mode: containers and their states, exits, id ranges; images in their own tables.
+"""The one database of a store, SQLite in WAL mode: containers and their states, exits, id ranges; images in their own
+tables.
 
-synchronous=NORMAL: a commit costs 0.01 ms; a power loss may forget the last start, never corrupt. Every statement commits by
+synchronous=NORMAL: a commit costs 0.01 ms; a power loss may forget the last start, never corrupt. Every statement
+commits by
 itself; what must happen together says BEGIN. Times are nanoseconds since 1970, 0 when not yet.
 """
 
@@ -21,13 +23,15 @@ UNKNOWN_EXIT = -1
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS containers (
   id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, image TEXT NOT NULL, image_id TEXT NOT NULL, created INTEGER NOT NULL,
-  config TEXT NOT NULL, remove INTEGER NOT NULL, status TEXT NOT NULL DEFAULT 'created', attempt TEXT NOT NULL DEFAULT '',
+  config TEXT NOT NULL, remove INTEGER NOT NULL, status TEXT NOT NULL DEFAULT 'created', attempt TEXT NOT NULL DEFAULT
+  '',
   pid INTEGER NOT NULL DEFAULT 0, start_time INTEGER NOT NULL DEFAULT 0, boot TEXT NOT NULL DEFAULT '',
   outputs TEXT NOT NULL DEFAULT '', started INTEGER NOT NULL DEFAULT 0, finished INTEGER NOT NULL DEFAULT 0,
   exit_code INTEGER NOT NULL DEFAULT 0, oom INTEGER NOT NULL DEFAULT 0, error TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE IF NOT EXISTS exits (
-  id TEXT PRIMARY KEY, attempt TEXT NOT NULL DEFAULT '', code INTEGER NOT NULL, error TEXT NOT NULL DEFAULT '', time INTEGER NOT NULL
+  id TEXT PRIMARY KEY, attempt TEXT NOT NULL DEFAULT '', code INTEGER NOT NULL, error TEXT NOT NULL DEFAULT '', time
+  INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS ranges (container TEXT PRIMARY KEY, first INTEGER NOT NULL UNIQUE, size INTEGER NOT NULL);
 """

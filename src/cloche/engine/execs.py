@@ -1,4 +1,5 @@
-"""exec: a process beside a container's first, in its namespaces, control groups and root, with its limits and filter."""
+"""exec: a process beside a container's first, in its namespaces, control groups and root, with its limits and
+filter."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 
 class Exec(Value):
-    """A process that was started in a container: its id, and descriptors to talk to it by name (master | input out err)."""
+    """A process that was started in a container: its id, and descriptors to talk to it by name (master | input out
+    err)."""
 
     id: str
     container: Container
@@ -55,7 +57,8 @@ def execute(engine: Engine, container: Container, request: ExecRequest, console:
 def run(
     engine: Engine, container: Container, request: ExecRequest, input: bytes | None = None
 ) -> tuple[int, bytes, bytes]:
-    """Execute to the end: exit code, stdout, stderr. What it does not read of `input` while it writes does not block it."""
+    """Execute to the end: exit code, stdout, stderr. What it does not read of `input` while it writes does not block
+    it."""
     import select
 
     from cloche.engine.pipes import Pipes

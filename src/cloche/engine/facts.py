@@ -1,4 +1,5 @@
-"""What must be looked up for one start: other containers' processes, devices of the host, the compiled seccomp filter, files."""
+"""What must be looked up for one start: other containers' processes, devices of the host, the compiled seccomp filter,
+files."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ def referred(config: ContainerConfig) -> set[str]:
 
 
 def seccomp(config: ContainerConfig, store: Store, host: Host) -> tuple[bytes, int]:
-    """The filter as BPF and its flags; compiled once for each profile and kept by its digest. Raises Invalid, Unsupported."""
+    """The filter as BPF and its flags; compiled once for each profile and kept by its digest. Raises Invalid,
+    Unsupported."""
     security = config.request.security
     if security.privileged or security.seccomp == "unconfined":
         return b"", 0
@@ -128,7 +130,8 @@ def gather(
     find: Callable[[str], tuple[str, Other]],
     console: tuple[int, int],
 ) -> Facts:
-    """Everything for one start. `find` gives a running container by name. Raises NotFound, Conflict, Invalid, Unsupported."""
+    """Everything for one start. `find` gives a running container by name. Raises NotFound, Conflict, Invalid,
+    Unsupported."""
     others = []
     for name in sorted(referred(config)):
         _, other = find(name)

@@ -5,7 +5,8 @@
       ├── listening socket (inherited by fork)   ├── listens, makes containers, copies output, reaps, records
       └── every container's pipes, terminal, pidfd (by SCM_RIGHTS)
 
-The holder is the subreaper. The keeper dies: its children fall to the holder, which forks a new keeper with everything it holds.
+The holder is the subreaper. The keeper dies: its children fall to the holder, which forks a new keeper with everything
+it holds.
 The holder dies: the keeper sees end-of-file, becomes the holder and forks a keeper. Both ways are this one loop.
 """
 
@@ -31,7 +32,8 @@ class HolderGone(Exception):
 
 
 def child_status(pidfd: int) -> int | None:
-    """The exit status of a child that has ended, still to be reaped: code, or minus the signal. None when it is no child."""
+    """The exit status of a child that has ended, still to be reaped: code, or minus the signal. None when it is no
+    child."""
     try:
         status = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
     except ChildProcessError:
@@ -174,7 +176,8 @@ def _remove_cgroup(store: Store) -> None:
 
 
 def main(root: str) -> None:
-    """The program: `python3 -I -S -B holder.py ROOT`, started by the first client, which waits for a byte on descriptor 1."""
+    """The program: `python3 -I -S -B holder.py ROOT`, started by the first client, which waits for a byte on descriptor
+    1."""
     from cloche.engine.store import locate
 
     store = locate(root)
@@ -203,6 +206,6 @@ def main(root: str) -> None:
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     # as the module that the keeper imports, so that there is one HolderGone
-    from cloche.engine import holder
+    from cloche.engine.holder import main as begin
 
-    holder.main(sys.argv[1])
+    begin(sys.argv[1])

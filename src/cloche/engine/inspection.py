@@ -1,4 +1,5 @@
-"""What is known of a container or an image, in the shapes of Docker's API: names, nesting and types as scripts expect them."""
+"""What is known of a container or an image, in the shapes of Docker's API: names, nesting and types as scripts expect
+them."""
 
 from __future__ import annotations
 
@@ -200,9 +201,9 @@ def info(engine: Engine) -> dict[str, Any]:
     """docker info, and what is cloche's own: the pids of keeper and holder (0 when none runs), the cgroup layout."""
     import os
 
-    from cloche.version import VERSION
     from cloche.engine.client import connect
     from cloche.engine.protocol import receive, send
+    from cloche.version import VERSION
 
     keeper = {"keeper": 0, "holder": 0}
     if sock := connect(engine.store, start=False):

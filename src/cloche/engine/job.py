@@ -64,7 +64,8 @@ class Job:
             return False
 
     def pump(self) -> bool:
-        """Move what a terminal shows into its pipe, in the kernel; False when there is nothing or no room. EIO: nobody has it open."""
+        """Move what a terminal shows into its pipe, in the kernel; False when there is nothing or no room. EIO: nobody
+        has it open."""
         try:
             return os.splice(self.held["master"], self.held["pump"], _DRAIN, flags=os.SPLICE_F_NONBLOCK) > 0
         except BlockingIOError:
@@ -96,7 +97,7 @@ class Job:
     def exit_code(self, ask_holder: Any) -> tuple[int, str]:
         """The exit status as a shell counts it, and "" or why it is not known."""
         pidfd = self.held["pidfd"]
-        for find in (lambda: child_status(pidfd), ask_holder, lambda: self._zombie(), lambda: exit_status(pidfd)):
+        for find in (lambda: child_status(pidfd), ask_holder, self._zombie, lambda: exit_status(pidfd)):
             status = find()
             if status is not None:
                 return (128 - status if status < 0 else status), ""

@@ -1,9 +1,12 @@
 """The keeper: makes containers, copies their output, reaps them, records their ends, answers clients. One for a store.
 
-Its loop never waits for one container: bell works in another process, output is spliced in bounded pieces, what must be tried
-again has a time. Whatever it may lose by being killed is held by the holder or written in the database; see engine.holder.
+Its loop never waits for one container: bell works in another process, output is spliced in bounded pieces, what must be
+tried
+again has a time. Whatever it may lose by being killed is held by the holder or written in the database; see
+engine.holder.
 
-Order of a create: descriptors to the holder, clone, pidfd to the holder, record, gate. Order of an end: drain, record, undo,
+Order of a create: descriptors to the holder, clone, pidfd to the holder, record, gate. Order of an end: drain, record,
+undo,
 reap, drop. Every part may be done twice.
 """
 
@@ -30,7 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, ClassVar
 
     from cloche.engine.store import Store
     from cloche.runtime.bell import Failure
@@ -237,7 +240,8 @@ class Keeper:
                     self.forsake(job)
 
     def forsake(self, job: Job) -> None:
-        """The last attached client is gone: stdin ends where it was for one client only, an exec's output goes nowhere."""
+        """The last attached client is gone: stdin ends where it was for one client only, an exec's output goes
+        nowhere."""
         if job.notes.get("stdin_once"):
             self.end_input(job)
         if job.is_exec:
@@ -366,7 +370,7 @@ class Keeper:
         client.answer({"ok": True})
         self.end()
 
-    OPS = {
+    OPS: ClassVar[dict[str, Callable[..., None]]] = {
         "start": op_start,
         "exec": op_exec,
         "wait": op_wait,
@@ -379,7 +383,8 @@ class Keeper:
     # -- making
 
     def stdio(self, job: Job) -> tuple[int, int, int]:
-        """The new process's 0, 1, 2 (to be closed by the caller); our ends are held. Output pipes are opened for reading too,
+        """The new process's 0, 1, 2 (to be closed by the caller); our ends are held. Output pipes are opened for
+        reading too,
 
         so that a container whose every reader is dead waits instead of dying of SIGPIPE."""
         mine: dict[str, int] = {}
@@ -468,7 +473,8 @@ class Keeper:
         if not job.is_exec:
             outputs = ",".join(str(os.fstat(job.held[n]).st_ino) for n in ("out", "err") if n in job.held)
             self.db.execute(
-                "UPDATE containers SET status='running', attempt=?, pid=?, start_time=?, boot=?, outputs=?, started=?, finished=0,"
+                "UPDATE containers SET status='running', attempt=?, pid=?, start_time=?, boot=?, outputs=?, started=?, "
+                "finished=0,"
                 " exit_code=0, oom=0, error='' WHERE id=?",
                 (job.attempt, job.pid, start_time(job.pid), self.boot, outputs, now(), job.key),
             )
@@ -631,7 +637,8 @@ class Keeper:
             pass
 
     def remove(self, ident: str) -> None:
-        """--rm: the row, the directory; only of what has ended (a container that could not be started is its client's)."""
+        """--rm: the row, the directory; only of what has ended (a container that could not be started is its
+        client's)."""
         row = self.db.execute("SELECT status FROM containers WHERE id=?", (ident,)).fetchone()
         if row and row["status"] == database.EXITED:
             remove_container(self.store, self.db, ident)
@@ -640,7 +647,8 @@ class Keeper:
             self.removed += 1
 
     def tidy(self) -> None:
-        """Look into the trash when there is time; what is being followed there is looked at again with the next removal."""
+        """Look into the trash when there is time; what is being followed there is looked at again with the next
+        removal."""
         self.untidy, self.removed = True, 0
         self.db.execute("DELETE FROM exits WHERE rowid <= (SELECT max(rowid) FROM exits) - ?", (KEPT_EXITS,))
 
@@ -718,7 +726,8 @@ class Keeper:
             self.after(FORSAKEN, lambda: None if job.attached or self.jobs.get(key) is not job else self.forsake(job))
 
     def adopt_lost(self, row: Any) -> None:
-        """Both processes had died: find it by pid and start time, take its output again where it still is ours; or it has ended."""
+        """Both processes had died: find it by pid and start time, take its output again where it still is ours; or it
+        has ended."""
         ident = row["id"]
         job = Job(ident, self.read_plan(ident), self.held.setdefault(ident, {}), row["attempt"])
         job.pid = row["pid"]

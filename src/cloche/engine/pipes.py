@@ -1,4 +1,5 @@
-"""Output of an exec, read by its client itself, in the shape of a log's follower: a descriptor to poll, chunks, the rest."""
+"""Output of an exec, read by its client itself, in the shape of a log's follower: a descriptor to poll, chunks, the
+rest."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class Pipes:
         return self._epoll.fileno()
 
     def read(self) -> list[tuple[int, bytes]]:
-        """What is there now; nothing when there is nothing. A pipe's end, and a terminal that nobody has open, are let go."""
+        """What is there now; nothing when there is nothing. A pipe's end, and a terminal that nobody has open, are let
+        go."""
         ready = {fd for fd, _ in self._epoll.poll(0)}
         found = []
         for stream, fd in list(self._fds.items()):

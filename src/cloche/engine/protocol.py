@@ -4,7 +4,8 @@
     keeper -> client   {"ok": true, ...} or {"error": ..., ...}; a wait is answered when the end has been recorded
     keeper -> holder   put (descriptors by name), drop, status, end; see engine.holder
 
-A peer may be killed at any moment. Requests name containers by id and starts by attempt, so that asking again is harmless.
+A peer may be killed at any moment. Requests name containers by id and starts by attempt, so that asking again is
+harmless.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def send(sock: _socket.socket, message: dict[str, Any], fds: Sequence[int] = ())
 
 
 def receive(sock: _socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    """The next message with its descriptors, or None at the end. Raises OSError, ValueError (not JSON, not an object)."""
+    """The next message with its descriptors, or None at the end. Raises OSError, ValueError (not JSON, not an
+    object)."""
     space = _socket.CMSG_SPACE(4 * _FDS)
     while True:
         try:

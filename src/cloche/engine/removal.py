@@ -1,6 +1,7 @@
 """Removing a container's record and directory: one statement, one rename to the trash, which is emptied in slices.
 
-Who follows a container's output has a shared lock on its log's directory (flock(2)); it ends with the follower. Until then a
+Who follows a container's output has a shared lock on its log's directory (flock(2)); it ends with the follower. Until
+then a
 removed container's directory stays in the trash.
 """
 

@@ -1,4 +1,5 @@
-"""capabilities(7): names and numbers, sets as 64-bit masks, and the sets of a process as /proc/PID/status shows them."""
+"""capabilities(7): names and numbers, sets as 64-bit masks, and the sets of a process as /proc/PID/status shows
+them."""
 
 from __future__ import annotations
 
@@ -6,8 +7,10 @@ NAMES = tuple(
     "CAP_" + name
     for name in (
         "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
-        "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN "
-        "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
+        "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT "
+        "SYS_ADMIN "
+        "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP "
+        "MAC_OVERRIDE "
         "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
     ).split()
 )
@@ -46,7 +49,8 @@ def names(bits: int) -> tuple[str, ...]:
 
 
 def of_process(pid: int | str = "self") -> dict[str, int]:
-    """The five sets (`inheritable permitted effective bounding ambient`) of a process, proc_pid_status(5). Raises OSError."""
+    """The five sets (`inheritable permitted effective bounding ambient`) of a process, proc_pid_status(5). Raises
+    OSError."""
     keys = {
         "CapInh": "inheritable",
         "CapPrm": "permitted",

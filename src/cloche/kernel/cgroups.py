@@ -1,4 +1,5 @@
-"""cgroups(7): where the hierarchies are, who is in a group, ending everybody in it, its counters. Versions 1, 2 and both at once.
+"""cgroups(7): where the hierarchies are, who is in a group, ending everybody in it, its counters. Versions 1, 2 and
+both at once.
 
 Not its business: which groups containers get and with which limits (that is plan()).
 """
@@ -25,7 +26,8 @@ class Hierarchy(Value):
 
 
 class Layout(Value):
-    """How this host mounts cgroups. Version 2 is used only where it has the controllers; a hybrid counts as version 1."""
+    """How this host mounts cgroups. Version 2 is used only where it has the controllers; a hybrid counts as version
+    1."""
 
     version: int
     hierarchies: tuple[Hierarchy, ...]

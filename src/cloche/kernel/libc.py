@@ -1,6 +1,7 @@
 """The one place where ctypes and libc are loaded and prototypes are declared, each once.
 
-`call()` turns a C function's -1 into an OSError with errno; `syscall()` does the same for calls that libc has no wrapper for.
+`call()` turns a C function's -1 into an OSError with errno; `syscall()` does the same for calls that libc has no
+wrapper for.
 Not its business: what a call means; that is said in the module of its concept.
 """
 
@@ -39,7 +40,8 @@ _NUMBERS = {"pivot_root": (155, 41), "capget": (125, 90), "capset": (126, 91), "
 
 
 def number(name: str) -> int:
-    """The number of a system call that has one per architecture. Raises OSError(ENOSYS) where cloche does not know it."""
+    """The number of a system call that has one per architecture. Raises OSError(ENOSYS) where cloche does not know
+    it."""
     column = {"x86_64": 0, "aarch64": 1}.get(os.uname().machine)
     if column is None:
         raise OSError(38, f"system call number of {name} on {os.uname().machine}")

@@ -47,7 +47,8 @@ ATTRIBUTE_NAMES = {
 
 
 class MountOptions(Value):
-    """The options of one mount, sorted by who reads them: attributes of the mount, propagation, the file system's own."""
+    """The options of one mount, sorted by who reads them: attributes of the mount, propagation, the file system's
+    own."""
 
     set: int = 0
     clear: int = 0

@@ -21,7 +21,8 @@ def open_process(pid: int, start_time: int) -> int:
 
 
 def exit_status(pidfd: int) -> int | None:
-    """The exit status of a process that somebody else has reaped (Linux >= 6.15, opened before the end): code, or minus the signal."""
+    """The exit status of a process that somebody else has reaped (Linux >= 6.15, opened before the end): code, or minus
+    the signal."""
     import fcntl
     from struct import pack_into, unpack_from
 

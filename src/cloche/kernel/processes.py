@@ -4,13 +4,15 @@ from __future__ import annotations
 
 
 def stat_fields(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third on; [0] is the state. Raises OSError when there is no such process."""
+    """The fields of /proc/PID/stat from the third on; [0] is the state. Raises OSError when there is no such
+    process."""
     with open(f"/proc/{pid}/stat", "rb") as stat:
         return stat.read().rsplit(b")", 1)[1].decode().split()
 
 
 def start_time(pid: int) -> int:
-    """When the process started, in clock ticks since boot: with the pid, its identity. 0 when there is no such process."""
+    """When the process started, in clock ticks since boot: with the pid, its identity. 0 when there is no such
+    process."""
     try:
         return int(stat_fields(pid)[19])
     except OSError:

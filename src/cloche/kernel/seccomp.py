@@ -1,9 +1,13 @@
 """seccomp(2): profiles to BPF through libseccomp (ctypes), and what a BPF program answers to a call.
 
-A profile says what happens to calls that its author knew. A call that is newer than everything known here must get ENOSYS, not the
-profile's EPERM, or programs would believe that they may not instead of falling back. So in front of libseccomp's program stand
-a few instructions of our own: they answer calls that this libseccomp does not know by number, from the table below, and ENOSYS to
-numbers above it; all else goes on to libseccomp's. From 424 on numbers mean the same on every architecture (x32's have bit 30).
+A profile says what happens to calls that its author knew. A call that is newer than everything known here must get
+ENOSYS, not the
+profile's EPERM, or programs would believe that they may not instead of falling back. So in front of libseccomp's
+program stand
+a few instructions of our own: they answer calls that this libseccomp does not know by number, from the table below, and
+ENOSYS to
+numbers above it; all else goes on to libseccomp's. From 424 on numbers mean the same on every architecture (x32's have
+bit 30).
 """
 
 from __future__ import annotations
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
         @property
         def rules(self) -> Sequence[Rule]: ...
 
+
 ALLOW, LOG, TRACE, ERRNO, TRAP, KILL_THREAD, KILL_PROCESS, NOTIFY = (
     0x7FFF0000, 0x7FFC0000, 0x7FF00000, 0x00050000, 0x00030000, 0x00000000, 0x80000000, 0x7FC00000,
 )  # fmt: skip
@@ -70,13 +75,20 @@ AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7, "i686": 0x40000003}
 _X32_BIT = 0x40000000
 _CTL_OPTIMIZE, _BINARY_TREE = 8, 2
 
-# From pidfd_send_signal (424) on, numbers are the same on every architecture; these a libseccomp of 2022 may not know yet.
+# From pidfd_send_signal (424) on, numbers are the same on every architecture; these a libseccomp of 2022 may not know
+# yet.
 NEWER = {
-    "memfd_secret": 447, "process_mrelease": 448, "futex_waitv": 449, "set_mempolicy_home_node": 450, "cachestat": 451, "fchmodat2": 452,
-    "map_shadow_stack": 453, "futex_wake": 454, "futex_wait": 455, "futex_requeue": 456, "statmount": 457, "listmount": 458,
-    "lsm_get_self_attr": 459, "lsm_set_self_attr": 460, "lsm_list_modules": 461, "mseal": 462, "setxattrat": 463, "getxattrat": 464,
-    "listxattrat": 465, "removexattrat": 466, "open_tree_attr": 467, "file_getattr": 468, "file_setattr": 469,
-}  # fmt: skip
+    name: number
+    for number, name in enumerate(
+        (
+            "memfd_secret process_mrelease futex_waitv set_mempolicy_home_node cachestat fchmodat2 "
+            "map_shadow_stack futex_wake futex_wait futex_requeue statmount listmount lsm_get_self_attr "
+            "lsm_set_self_attr lsm_list_modules mseal setxattrat getxattrat listxattrat removexattrat "
+            "open_tree_attr file_getattr file_setattr"
+        ).split(),
+        447,
+    )
+}
 HIGHEST = max(NEWER.values())
 
 
@@ -120,7 +132,8 @@ def _add(lib: Any, context: Any, rule: Rule, action: int, default: int) -> dict[
 
     Names that the table does not know either do not exist on this machine: they are left out, as runc does.
     """
-    # conditions on one argument twice are alternatives (libseccomp takes each argument once in a rule), as runc reads them
+    # conditions on one argument twice are alternatives (libseccomp takes each argument once in a rule), as runc reads
+    # them
     twice = len({a.index for a in rule.args}) < len(rule.args)
     groups: list[Sequence[Condition]] = [(a,) for a in rule.args] if twice else [rule.args]
     by_number: dict[int, int] = {}
@@ -144,7 +157,8 @@ def _add(lib: Any, context: Any, rule: Rule, action: int, default: int) -> dict[
 
 
 def compile_filter(profile: Profile) -> tuple[bytes, int]:
-    """The program as an array of struct sock_filter, and the flags for seccomp(2). Raises Unsupported, Invalid, Error."""
+    """The program as an array of struct sock_filter, and the flags for seccomp(2). Raises Unsupported, Invalid,
+    Error."""
     lib = _library()
     default = _action(profile.default_action, profile.default_errno)
     context = lib.seccomp_init(default)

@@ -1,7 +1,9 @@
 """The runtime spec's config.json as typed values: what a container is, before anything is asked of a kernel.
 
-Names follow the specification (config.md, config-linux.md) in Python's spelling; sizes are bytes, times microseconds. An empty
-string, an empty tuple or None says "not given". Not its business: reading files, defaults of an engine, turning it into steps.
+Names follow the specification (config.md, config-linux.md) in Python's spelling; sizes are bytes, times microseconds.
+An empty
+string, an empty tuple or None says "not given". Not its business: reading files, defaults of an engine, turning it into
+steps.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from cloche.value import Value
 
 
 class User(Value):
-    """process.user. `name` is Docker's USER[:GROUP], looked up inside the root; the spec's numbers win where it is empty."""
+    """process.user. `name` is Docker's USER[:GROUP], looked up inside the root; the spec's numbers win where it is
+    empty."""
 
     uid: int = 0
     gid: int = 0
@@ -31,7 +34,8 @@ class Capabilities(Value):
 
 
 class Rlimit(Value):
-    """process.rlimits[]: `type` as RLIMIT_NOFILE; -1 is infinity. `lower` says that it may be cut to what the host allows."""
+    """process.rlimits[]: `type` as RLIMIT_NOFILE; -1 is infinity. `lower` says that it may be cut to what the host
+    allows."""
 
     type: str
     soft: int
@@ -56,7 +60,8 @@ class Process(Value):
 
 
 class Mount(Value):
-    """mounts[]: options are those of mount(8). `pid` (with its start time): the source is that process's, not the host's."""
+    """mounts[]: options are those of mount(8). `pid` (with its start time): the source is that process's, not the
+    host's."""
 
     destination: str
     type: str = ""
@@ -67,7 +72,8 @@ class Mount(Value):
 
 
 class Namespace(Value):
-    """linux.namespaces[]: new where `path` is empty and `pid` 0; else that file's, or that process's (checked by start time)."""
+    """linux.namespaces[]: new where `path` is empty and `pid` 0; else that file's, or that process's (checked by start
+    time)."""
 
     type: str
     path: str = ""
@@ -106,7 +112,8 @@ class DeviceRule(Value):
 
 
 class Resources(Value):
-    """linux.resources, flat: limits in bytes, microseconds, shares; None says that none is asked for, -1 "unlimited"."""
+    """linux.resources, flat: limits in bytes, microseconds, shares; None says that none is asked for, -1
+    "unlimited"."""
 
     memory_limit: int | None = None
     memory_swap: int | None = None  # memory and swap together, as the specification counts

@@ -31,7 +31,8 @@ SUB_ARCHITECTURES = {"x86_64": ("X86_64", "X86", "X32"), "aarch64": ("AARCH64", 
 
 
 class Arg(Value):
-    """One condition on an argument: `value` compared by `op`; for MASKED_EQ `value` is the mask, `value_two` the result."""
+    """One condition on an argument: `value` compared by `op`; for MASKED_EQ `value` is the mask, `value_two` the
+    result."""
 
     index: int
     value: int
@@ -174,7 +175,8 @@ def _applies(
 
 
 def resolve_profile(document: Any, capabilities: Collection[str], machine: str, kernel: tuple[int, int]) -> Seccomp:
-    """A profile in Docker's form, or the spec's, for a container with these capabilities on this machine. Raises Invalid."""
+    """A profile in Docker's form, or the spec's, for a container with these capabilities on this machine. Raises
+    Invalid."""
     path = "profile"
     given = dict(_object(document, path))
     arch = DOCKER_ARCH.get(machine, machine)

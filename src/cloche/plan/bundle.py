@@ -14,7 +14,8 @@ class Bundle(Value):
     """A container to be made.
 
     root: what it stands on; mountpoint: an existing directory that the root is mounted on, in the container's own mount
-    namespace only, so one directory serves all; its parents can be entered by everybody (a user namespace's root is nobody
+    namespace only, so one directory serves all; its parents can be entered by everybody (a user namespace's root is
+    nobody
     outside). filter: the seccomp program, compiled; empty is unconfined.
     """
 

@@ -114,7 +114,7 @@ def make(path: str, wanted: Resources, host: Host) -> list[Act]:
     rules = wanted.devices + (ALWAYS if wanted.devices else ())
     if rules and unified:
         acts.append(Act("host", FilterDevices(host.cgroups.hierarchies[0].path + path, v2_program(rules))))
-    elif rules and not (wanted.devices == (DeviceRule(True),)):
+    elif rules and wanted.devices != (DeviceRule(True),):
         if "devices" not in where:
             raise _missing(host, "devices", "devices.allow", v1_line(rules[0]))
         for rule in rules:
@@ -125,7 +125,8 @@ def make(path: str, wanted: Resources, host: Host) -> list[Act]:
 
 
 def join(path: str, host: Host, actor: str, userns: bool) -> tuple[list[Act], list[Act], tuple[Ref, ...]]:
-    """How the new process gets in: the stage's opening, the process's own joining, and the group that it is cloned into."""
+    """How the new process gets in: the stage's opening, the process's own joining, and the group that it is cloned
+    into."""
     if not path or not host.cgroups.hierarchies:
         return [], [], ()
     if host.cgroups.version == 2 and not userns:

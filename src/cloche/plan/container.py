@@ -68,9 +68,11 @@ def _namespaces(spec: Spec) -> tuple[int, dict[str, Act]]:
 
 
 def _in_user_namespace(bundle: Bundle) -> tuple[list[Act], Bundle]:
-    """The root is mounted by the stage, with the host's rights, from layers whose owners are shifted by an id-mapped mount.
+    """The root is mounted by the stage, with the host's rights, from layers whose owners are shifted by an id-mapped
+    mount.
 
-    The upper directory is not: an overlay works in it as the host's root, who has no id there. Its files carry shifted ids.
+    The upper directory is not: an overlay works in it as the host's root, who has no id there. Its files carry shifted
+    ids.
     """
     spec = bundle.spec
     acts: list[Step] = [
@@ -93,7 +95,8 @@ def _in_user_namespace(bundle: Bundle) -> tuple[list[Act], Bundle]:
 
 
 def _enter_mapped(bundle: Bundle) -> list[Act]:
-    """In a user namespace the mounts that were copied are locked; a bind of the root onto itself can be pivoted into."""
+    """In a user namespace the mounts that were copied are locked; a bind of the root onto itself can be pivoted
+    into."""
     ref = Ref("root.again")
     why = "A mount that came from outside a user namespace is locked; a copy of it may become the root."
     return [

@@ -61,7 +61,8 @@ _TYPES = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}
 
 
 def overlay_data(root: Overlay) -> str:
-    """The overlay's mount options; lower paths are relative to its directory. Raises Unsupported when they do not fit."""
+    """The overlay's mount options; lower paths are relative to its directory. Raises Unsupported when they do not
+    fit."""
     parts = ["lowerdir=" + ":".join(root.lower), f"upperdir={root.upper}", f"workdir={root.work}", *root.options]
     data = ",".join(parts)
     if len(data.encode()) > 4095:
@@ -138,7 +139,8 @@ def others(bundle: Bundle) -> list[Act]:
 
 
 def _cgroups(mount: Mount, bundle: Bundle, host: Host) -> list[Act]:
-    """/sys/fs/cgroup: v2 is one file system; v1 is a tmpfs with one directory a hierarchy. Seen through the cgroup namespace."""
+    """/sys/fs/cgroup: v2 is one file system; v1 is a tmpfs with one directory a hierarchy. Seen through the cgroup
+    namespace."""
     attributes = mount_options(mount.options).set
     target = mount.destination.rstrip("/")
     if host.cgroups.version == 2:
@@ -189,7 +191,8 @@ def mounts(bundle: Bundle, host: Host) -> tuple[list[Act], list[Act]]:
 
 
 def devices(nodes: tuple[Device, ...], userns: bool) -> tuple[list[Act], list[Act]]:
-    """Device nodes and the links that programs expect in /dev. In a user namespace nodes cannot be made: the host's are bound."""
+    """Device nodes and the links that programs expect in /dev. In a user namespace nodes cannot be made: the host's are
+    bound."""
     opening: list[Act] = []
     making: list[Act] = []
     for node in nodes:

@@ -51,7 +51,8 @@ def limits(process: Process, actor: str) -> list[Act]:
 
 
 def become(process: Process, actor: str, program: bytes, flags: int, permitted: int) -> list[Act]:
-    """From the gate to exec. Without no_new_privs the kernel wants CAP_SYS_ADMIN for the filter, so it comes before the drop."""
+    """From the gate to exec. Without no_new_privs the kernel wants CAP_SYS_ADMIN for the filter, so it comes before the
+    drop."""
     sets = process.capabilities
     bounding = _mask(sets.bounding, permitted)
     keep = _mask(sets.permitted, permitted), _mask(sets.effective, permitted)

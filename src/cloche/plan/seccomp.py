@@ -1,4 +1,5 @@
-"""The default seccomp profile: what Docker's allows, for a container's capabilities. Pure; the calls are in seccomp_calls."""
+"""The default seccomp profile: what Docker's allows, for a container's capabilities. Pure; the calls are in
+seccomp_calls."""
 
 from __future__ import annotations
 

@@ -56,7 +56,8 @@ def sealed(path: str) -> int:
 
 
 def spawn(bell: int, flat: bytes, stdio: tuple[int, int, int], control: int, status: int, passed: Sequence[int]) -> int:
-    """Start bell on a flat plan; returns its pid. It gets these descriptors and no others, no environment, default signals."""
+    """Start bell on a flat plan; returns its pid. It gets these descriptors and no others, no environment, default
+    signals."""
     plan = os.memfd_create("plan", os.MFD_CLOEXEC)
     try:
         os.write(plan, flat)

@@ -1,6 +1,7 @@
 """Executing a plan: the host's steps here, the container's side in bell, handed over at the plan's own Await steps.
 
-Nothing here blocks but the host's own steps: `advance()` does what can be done and says what it waits for; the caller waits on
+Nothing here blocks but the host's own steps: `advance()` does what can be done and says what it waits for; the caller
+waits on
 `fileno()` in whatever loop it has and calls `receive()`. So a keeper can make many containers at once.
 
     with Execution(stored, bell, stdio) as making:
@@ -47,8 +48,7 @@ def explain(plan: Plan, failure: Failure) -> Error:
     if type(act.step).__name__ == "Execute":
         if failure.errno == ENOENT:
             hint = "check the command's name and the image's PATH"
-            missing = CommandNotFound(name, failure.detail or "no such file or directory (ENOENT)", hint)
-            return missing
+            return CommandNotFound(name, failure.detail or "no such file or directory (ENOENT)", hint)
         hints = {
             EACCES: "is it a file with the x bit, on a mount without noexec?",
             ENOEXEC: "wrong architecture, no #! line, or its interpreter is not in the image",
@@ -125,7 +125,8 @@ class Execution:
     # -- going on
 
     def fileno(self) -> int:
-        """The descriptor to wait on: readable, or for the last token its end-of-file (poll with no events: POLLHUP only)."""
+        """The descriptor to wait on: readable, or for the last token its end-of-file (poll with no events: POLLHUP
+        only)."""
         return self.status if self._awaited and self._awaited.token == "started" else self._control
 
     def wait(self) -> None:
@@ -140,7 +141,8 @@ class Execution:
                 return
 
     def advance(self) -> str:
-        """Execute the host's steps up to the next Await; returns its token, or "" when the plan is done. Raises StepFailed."""
+        """Execute the host's steps up to the next Await; returns its token, or "" when the plan is done. Raises
+        StepFailed."""
         host = self.plan.host
         while self._next < len(host):
             self._number, step = host[self._next]

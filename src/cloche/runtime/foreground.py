@@ -1,6 +1,7 @@
 """The smallest runtime: make one container from a plan, wait for its end, undo the plan. No keeper, no record on disk.
 
-For tests, examples and tools that own their one container. A caller that is killed leaves the cgroups behind; the plan's undo
+For tests, examples and tools that own their one container. A caller that is killed leaves the cgroups behind; the
+plan's undo
 removes them at any time.
 """
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 
 def run(plan: Plan, stdio: tuple[int, int, int] = (0, 1, 2)) -> int:
-    """Execute `plan` and wait; returns the exit status as os.waitstatus_to_exitcode does. Raises Error with the failed step."""
+    """Execute `plan` and wait; returns the exit status as os.waitstatus_to_exitcode does. Raises Error with the failed
+    step."""
     bell = sealed(binary())
     try:
         with Execution(stored(plan, flatten(plan), {}), bell, stdio) as making:

@@ -1,1 +1,2 @@
-"""Steps: frozen values for one thing asked of the kernel each; how they are executed, undone, flattened and described."""
+"""Steps: frozen values for one thing asked of the kernel each; how they are executed, undone, flattened and
+described."""

@@ -1,9 +1,11 @@
 """Step, Act, Plan, Ref: the values that a container is made of.
 
-A `Step` asks ONE thing of the kernel. An `Act` is a step in its place: who does it and why. A `Plan` is acts in an order that is
+A `Step` asks ONE thing of the kernel. An `Act` is a step in its place: who does it and why. A `Plan` is acts in an
+order that is
 right for everybody: each actor does its own in that order, and `Await`/`Gate` steps (step.sync) hand over between them.
 
-Steps whose class has an `op` run on the container's side, in bell; the others are executed here, in Python, by `execute`.
+Steps whose class has an `op` run on the container's side, in bell; the others are executed here, in Python, by
+`execute`.
 Not its business: which steps a container needs (that is plan()), who runs them when (that is the runtime).
 """
 

@@ -1,6 +1,7 @@
 """cgroups(7) as steps: make one, limit it, let the new process join it by itself.
 
-A process joins by writing `0` to a file that was opened from outside: writing another's pid to cgroup.procs costs a grace period
+A process joins by writing `0` to a file that was opened from outside: writing another's pid to cgroup.procs costs a
+grace period
 of the kernel (8-18 ms on an idle machine). On v2 the process is born inside, by CLONE_INTO_CGROUP.
 """
 

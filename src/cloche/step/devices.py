@@ -31,7 +31,8 @@ def _instruction(code: int, target: int = 0, source: int = 0, offset: int = 0, v
 
 
 def _rule(rule: DeviceRule) -> bytes:
-    """One rule: jumps over itself when it does not match, else returns 1 or 0. r2 type, r3 access, r4 major, r5 minor."""
+    """One rule: jumps over itself when it does not match, else returns 1 or 0. r2 type, r3 access, r4 major, r5
+    minor."""
     answer = _instruction(_MOV_IMM, 0, value=int(rule.allow)) + _instruction(_EXIT)
     tests: list[tuple[int, int]] = []
     if rule.type != "a":

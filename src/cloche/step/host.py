@@ -1,4 +1,5 @@
-"""What plans must know of the machine, probed once: a value, so that a plan for another machine can be made and compared."""
+"""What plans must know of the machine, probed once: a value, so that a plan for another machine can be made and
+compared."""
 
 from __future__ import annotations
 

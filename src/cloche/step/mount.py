@@ -1,7 +1,9 @@
 """mount(2) and its newer sisters as steps: from the copy of the host's mounts to a root of the container's own.
 
-Targets are resolved by the kernel inside the new root (openat2(2), RESOLVE_IN_ROOT), whatever symbolic links an image holds.
-Sources are opened by the throw-away process while it sees the host (open_tree(2)), and attached by the new one (move_mount(2)).
+Targets are resolved by the kernel inside the new root (openat2(2), RESOLVE_IN_ROOT), whatever symbolic links an image
+holds.
+Sources are opened by the throw-away process while it sees the host (open_tree(2)), and attached by the new one
+(move_mount(2)).
 """
 
 from __future__ import annotations
@@ -94,7 +96,8 @@ class OpenTree(Step):
 
 
 class AttachTree(Step):
-    """mount_setattr(2) and move_mount(2) of a detached tree onto a target inside the new root (or of the host, `host`)."""
+    """mount_setattr(2) and move_mount(2) of a detached tree onto a target inside the new root (or of the host,
+    `host`)."""
 
     because = "A file or directory of the host, made visible inside."
     op: ClassVar[str] = "ATTACH"
@@ -162,11 +165,13 @@ class MountFilesystem(Step):
     def call(self) -> str:
         data = ",".join(self.data)
         config = f"fsconfig(fs, {quote(data)}); " if data else ""
-        return f"fsopen({quote(self.type)}); {config}fsmount(fs, {attribute_names(self.attributes)}); move_mount({quote(self.target)})"
+        mount = f"fsmount(fs, {attribute_names(self.attributes)}); move_mount({quote(self.target)})"
+        return f"fsopen({quote(self.type)}); {config}{mount}"
 
     def shell(self) -> str:
         options = ",".join([*_option_words(self.attributes), *self.data])
-        return f"mount -t {self.type}{' -o ' + word(options) if options else ''} {word(self.source or self.type)} .{word(self.target)}"
+        chosen = f" -o {word(options)}" if options else ""
+        return f"mount -t {self.type}{chosen} {word(self.source or self.type)} .{word(self.target)}"
 
     def name(self) -> str:
         return f"mount {self.type} on {self.target}"
@@ -247,7 +252,9 @@ class MakeFolder(Step):
 class PivotRoot(Step):
     """pivot_root(2) of "." onto itself, and the old root is unmounted from under it."""
 
-    because = "The container's root becomes the root, and the host's files are out of reach: there is no path to them any more."
+    because = (
+        "The container's root becomes the root; the host's files are out of reach: no path leads to them any more."
+    )
     op: ClassVar[str] = "PIVOT"
 
     def call(self) -> str:
@@ -264,7 +271,8 @@ class PivotRoot(Step):
 
 
 class Mask(Step):
-    """Cover a path: a file by /dev/null, a directory by an empty read-only tmpfs. A path that is not there needs no cover."""
+    """Cover a path: a file by /dev/null, a directory by an empty read-only tmpfs. A path that is not there needs no
+    cover."""
 
     because = "It tells or changes something of the whole machine."
     op: ClassVar[str] = "MASK"
@@ -284,7 +292,8 @@ class Mask(Step):
 
 
 class MakeReadonly(Step):
-    """open_tree(2), mount_setattr(2), move_mount(2): the same, read-only, over itself; of a mount (`whole`) only the attribute."""
+    """open_tree(2), mount_setattr(2), move_mount(2): the same, read-only, over itself; of a mount (`whole`) only the
+    attribute."""
 
     because = "Readable, but it configures the whole machine's kernel."
     op: ClassVar[str] = "READONLY"

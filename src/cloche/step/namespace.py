@@ -84,7 +84,8 @@ class MakeUserNamespace(Step):
         return (self.made,)
 
     def call(self) -> str:
-        return f"clone(CLONE_NEWUSER); write(uid_map, {quote(self._map(self.uids))}); write(gid_map, {quote(self._map(self.gids))})"
+        uids, gids = quote(self._map(self.uids)), quote(self._map(self.gids))
+        return f"clone(CLONE_NEWUSER); write(uid_map, {uids}); write(gid_map, {gids})"
 
     def shell(self) -> str:
         first = self.uids[0]

@@ -92,7 +92,8 @@ class OpenTerminal(Step):
         return (self.made,)
 
     def call(self) -> str:
-        return f'open("/dev/pts/ptmx"); ioctl(TIOCGPTPEER); ioctl(TIOCSWINSZ, {self.rows}x{self.columns}); ioctl(TIOCSCTTY)'
+        size = f"{self.rows}x{self.columns}"
+        return f'open("/dev/pts/ptmx"); ioctl(TIOCGPTPEER); ioctl(TIOCSWINSZ, {size}); ioctl(TIOCSCTTY)'
 
     def name(self) -> str:
         return "open the terminal"
@@ -180,7 +181,8 @@ class SetCapabilities(Step):
     ambient: int
 
     def call(self) -> str:
-        return f"capset(effective={_words(self.effective)}, permitted={_words(self.permitted)}, inheritable={_words(self.inheritable)})"
+        sets = {"effective": self.effective, "permitted": self.permitted, "inheritable": self.inheritable}
+        return f"capset({', '.join(f'{name}={_words(bits)}' for name, bits in sets.items())})"
 
     def shell(self) -> str:
         return f"capsh --caps=cap_{_words(self.permitted).replace(',', ',cap_')}+ep --"

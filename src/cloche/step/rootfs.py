@@ -6,7 +6,8 @@ from cloche.value import Value
 
 
 class Overlay(Value):
-    """An overlay: chdir to `directory` first; lower paths are relative to it, topmost first; upper and work are absolute."""
+    """An overlay: chdir to `directory` first; lower paths are relative to it, topmost first; upper and work are
+    absolute."""
 
     directory: str
     lower: tuple[str, ...]

@@ -3,7 +3,8 @@
     line 1   JSON: {"count": acts, "host": [[number, step], ...], ...what the engine adds}
     rest     the flat form, for bell
 
-A value is {"_": class, field: ...}; bytes are {"b": latin-1}; tuples are lists. Only the classes named here can be read.
+A value is {"_": class, field: ...}; bytes are {"b": latin-1}; tuples are lists. Only the classes named here can be
+read.
 """
 
 from __future__ import annotations

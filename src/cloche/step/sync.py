@@ -1,9 +1,11 @@
 """Handing over between actors: start bell, wait for a report, open a gate.
 
     host: StartBell ... Await("cloned") ... Await("ready") ... Open("go") ... Await("started")
-    stage/init:         Report("cloned")    Report("ready")    Gate("go")     Execute (its success closes the status pipe)
+    stage/init:         Report("cloned")    Report("ready")    Gate("go")     Execute (its success closes the status
+    pipe)
 
-Everything that init does before its gate is disposable: when its keeper dies, the gate reads end-of-file, init says "aborted"
+Everything that init does before its gate is disposable: when its keeper dies, the gate reads end-of-file, init says
+"aborted"
 and exits, and the whole plan is executed again.
 """
 

@@ -1,4 +1,5 @@
-"""Writes bell's table as C: `python -m cloche.step.table > bell_table.h`. Run at build time; the steps are the only source."""
+"""Writes bell's table as C: `python -m cloche.step.table > bell_table.h`. Run at build time; the steps are the only
+source."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ def header() -> str:
     rows = "".join(f"\t[OP_{kind.op}] = {{{integers}, {few}, {many}}},\n" for kind, integers, few, many in TABLE)
     return (
         "/* made by cloche.step.table from the step classes; do not edit */\n"
-        f"enum {{ FLAT_MAGIC = {MAGIC:#x}, FLAT_VERSION = {VERSION}, FLAT_SLOTS = {SLOTS}, FLAT_OPS = {len(TABLE) + 1} }};\n"
+        f"enum {{ FLAT_MAGIC = {MAGIC:#x}, FLAT_VERSION = {VERSION} }};\n"
+        f"enum {{ FLAT_SLOTS = {SLOTS}, FLAT_OPS = {len(TABLE) + 1} }};\n"
         f"enum {{\n{ops}}};\n"
         "static const struct { uint32_t ints, few, many; } flat_table[FLAT_OPS] = {\n"
         f"{rows}}};\n"

@@ -23,7 +23,8 @@ def main(parsed: Parsed) -> int:
         print(f"cloche: note: {note}", file=sys.stderr)
     image = create(engine.changing_images(), parsed.text("tag"), packing)
     print(
-        f"{parsed.text('tag')}: {len(packing.programs)} programs, {len(packing.entries)} files, {human_size(image.size)}"
+        f"{parsed.text('tag')}: {len(packing.programs)} programs, "
+        f"{len(packing.entries)} files, {human_size(image.size)}"
     )
     print(image.id)
     return 0

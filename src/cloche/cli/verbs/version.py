@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import platform
 
-from cloche.version import VERSION
 from cloche.cli.rendering import shown
+from cloche.version import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
