@@ -1,13 +1,11 @@
-"""The keeper: makes containers, copies their output, reaps them, records their ends, answers clients. One for a store.
+"""The keeper: makes containers, copies their output, reaps them, records their ends. One for a store.
 
 Its loop never waits for one container: bell works in another process, output is spliced in bounded pieces, what must be
-tried
-again has a time. Whatever it may lose by being killed is held by the holder or written in the database; see
-engine.holder.
+tried again has a time. Whatever it may lose by being killed is held by the holder or written in the database: see
+engine.holder. What clients ask is in engine.answers, what follows a death in engine.recovery.
 
 Order of a create: descriptors to the holder, clone, pidfd to the holder, record, gate. Order of an end: drain, record,
-undo,
-reap, drop. Every part may be done twice.
+undo, reap, drop. Every part may be done twice.
 """
 
 from __future__ import annotations
@@ -18,12 +16,16 @@ import select
 import sys
 from time import monotonic
 
-from cloche.engine import database, protocol
+from cloche.engine import database, protocol, streams
+from cloche.engine.answers import OPS, Client
 from cloche.engine.holder import Held, HolderGone, drop, reap
-from cloche.engine.job import ERR, OUT, Job, now
+from cloche.engine.job import Job, now
+from cloche.engine.loop import Loop
+from cloche.engine.recovery import adopt
 from cloche.engine.removal import remove_container, sweep
 from cloche.errors import Error
-from cloche.kernel.pidfd import open_process
+from cloche.kernel.pidfd import kill_and_wait
+from cloche.kernel.pipes import at_end
 from cloche.kernel.processes import boot_id, start_time
 from cloche.runtime.bell import DONE, binary, sealed
 from cloche.runtime.execution import Execution, StepFailed
@@ -32,35 +34,18 @@ from cloche.step import stored
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Callable
-    from typing import Any, ClassVar
+    from typing import Any
 
     from cloche.engine.store import Store
     from cloche.runtime.bell import Failure
 
 LINGER = 60.0  # seconds without a container
 RETRY = 0.5  # seconds between tries of a log that has no room
-FORSAKEN = 10.0  # seconds until the stdin of a container whose client did not come back is closed
 SWEEP = 0.5  # seconds after a removal until the trash is looked into: its clients have read the log by then
 KEPT_EXITS = 4096
 
 
-class Client:
-    """A connection; `gone` are called at its end."""
-
-    def __init__(self, sock: _socket.socket) -> None:
-        self.sock = sock
-        self.gone: list[Callable[[], None]] = []
-
-    def answer(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
-        """Send; a client that is gone is noticed by its end-of-file."""
-        try:
-            protocol.send(self.sock, message, fds)
-        except OSError:
-            self.gone.append(lambda: None)
-
-
-class Keeper:
+class Keeper(Loop):
     """State of the loop. `held` is shared with the holder's life of this process."""
 
     def __init__(self, store: Store, held: Held, holder: _socket.socket, listening: int) -> None:
@@ -70,9 +55,7 @@ class Keeper:
         self.boot = boot_id()
         self.jobs: dict[str, Job] = {}
         self.clients: dict[int, Client] = {}
-        self.poll = select.epoll()
-        self.watched: dict[int, Callable[[], None]] = {}
-        self.later: list[tuple[float, Callable[[], None]]] = []
+        super().__init__()
         self.idle_since = monotonic()
         self.untidy = True  # something may be in the trash; it goes when nothing else is to be done
         self.removed = 0  # containers since the last look
@@ -85,23 +68,6 @@ class Keeper:
 
     # -- the loop
 
-    def watch(self, fd: int, call: Callable[[], None], events: int = select.EPOLLIN) -> None:
-        """Call `call` whenever `fd` is ready."""
-        if fd in self.watched:
-            self.poll.modify(fd, events)
-        else:
-            self.poll.register(fd, events)
-        self.watched[fd] = call
-
-    def unwatch(self, fd: int) -> None:
-        """Stop; harmless when it is not watched."""
-        if self.watched.pop(fd, None):
-            self.poll.unregister(fd)
-
-    def after(self, seconds: float, call: Callable[[], None]) -> None:
-        """Call once, later."""
-        self.later.append((monotonic() + seconds, call))
-
     def run(self) -> None:
         """Until nobody needs a keeper any more. Raises HolderGone."""
         while True:
@@ -111,11 +77,7 @@ class Keeper:
             for fd, _ in ready:
                 if call := self.watched.get(fd):
                     call()
-            at = monotonic()
-            due = [call for when, call in self.later if when <= at]
-            self.later = [(when, call) for when, call in self.later if when > at]
-            for call in due:
-                call()
+            at = self.call_due()
             if self.jobs or self.clients:
                 self.idle_since = at
             elif at - self.idle_since >= LINGER:
@@ -211,8 +173,7 @@ class Keeper:
             if message is None:
                 self.leave(client)
                 return
-            handler = self.OPS[message["op"]]
-            handler(self, client, message, fds)
+            OPS[message["op"]](self, client, message, fds)
         except (ValueError, KeyError, TypeError, ConnectionError) as error:
             client.answer({"error": f"bad request: {error!r}"})
             self.leave(client)
@@ -227,8 +188,6 @@ class Keeper:
         fd = client.sock.fileno()
         if self.clients.pop(fd, None):
             self.unwatch(fd)
-            for call in client.gone:
-                call()
             client.sock.close()
         for job in list(self.jobs.values()):
             for group in (job.starters, job.waiters):
@@ -281,143 +240,16 @@ class Keeper:
         )
         client.answer({"ok": True, "pid": job.pid, "fds": names, "records": records}, fds)
 
-    # -- requests
-
-    def op_start(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
-        """Start a container from its stored plan; asking again for the same attempt is harmless."""
-        ident, attempt = message["id"], message["attempt"]
-        job = self.jobs.get(ident)
-        if job:
-            if job.attempt != attempt:
-                client.answer({"error": "it is being started or running already", "conflict": True})
-            elif job.state == "running":
-                self.answer_start(job, client)
-            else:
-                job.starters.append(client)
-            return
-        row = self.db.execute("SELECT attempt, status, pid FROM containers WHERE id=?", (ident,)).fetchone()
-        past = self.db.execute("SELECT 1 FROM exits WHERE id=? AND attempt=?", (ident, attempt)).fetchone()
-        if past or (row and row["attempt"] == attempt and row["status"] != database.CREATED):
-            client.answer({"ok": True, "pid": 0, "fds": [], "records": []})
-            return
-        with open(self.store.plan(ident), "rb") as file:
-            plan = stored.load(file.read())
-        job = Job(ident, plan, self.held.setdefault(ident, {}), attempt)
-        job.starters.append(client)
-        self.make(job)
-
-    def op_exec(self, client: Client, message: dict[str, Any], fds: list[int]) -> None:
-        """Start a process in a running container; the plan comes in a memfd."""
-        key = f"exec:{message['container']}:{message['id']}"
-        job = self.jobs.get(key)
-        if job:
-            if job.state == "running":
-                self.answer_start(job, client)
-            else:
-                job.starters.append(client)
-            return
-        if self.db.execute("SELECT 1 FROM exits WHERE id=?", (message["id"],)).fetchone():
-            client.answer({"ok": True, "pid": 0, "fds": [], "records": []})
-            return
-        plan = stored.load(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
-        job = Job(key, plan, self.held.setdefault(key, {}), "")
-        job.starters.append(client)
-        self.make(job)
-
-    def op_wait(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
-        """Answered when the end is recorded; at once where it is already."""
-        ident = message["id"]
-        job = next((j for j in self.jobs.values() if j.ident == ident), None)
-        if job:
-            job.waiters.append(client)
-            return
-        row = self.db.execute("SELECT code, error FROM exits WHERE id=? ORDER BY time DESC", (ident,)).fetchone()
-        client.answer({"exit": row["code"], "reason": row["error"]} if row else {"exit": None})
-
-    def op_attach(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
-        """Descriptors to talk to a running container."""
-        job = next((j for j in self.jobs.values() if j.ident == message["id"]), None)
-        if not job or job.state != "running":
-            client.answer({"error": "it is not running", "conflict": True})
-            return
-        names, fds = self.attach_fds(job, client)
-        client.answer({"ok": True, "pid": job.pid, "fds": names}, fds)
-
-    def op_end_input(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
-        """The client has closed its end of stdin: so do we."""
-        job = next((j for j in self.jobs.values() if j.ident == message["id"]), None)
-        if job and job.notes.get("stdin_once", job.is_exec):
-            self.end_input(job)
-        client.answer({"ok": True})
-
-    def op_info(self, client: Client, _message: dict[str, Any], _fds: list[int]) -> None:
-        """Who we are."""
-        client.answer(
-            {
-                "ok": True,
-                "keeper": os.getpid(),
-                "holder": os.getppid(),
-                "jobs": len(self.jobs),
-                "version": protocol.VERSION,
-            }
-        )
-
-    def op_end(self, client: Client, _message: dict[str, Any], _fds: list[int]) -> None:
-        """End, when nothing runs."""
-        if self.jobs:
-            client.answer({"error": f"{len(self.jobs)} processes are still running", "conflict": True})
-            return
-        client.answer({"ok": True})
-        self.end()
-
-    OPS: ClassVar[dict[str, Callable[..., None]]] = {
-        "start": op_start,
-        "exec": op_exec,
-        "wait": op_wait,
-        "attach": op_attach,
-        "end_input": op_end_input,
-        "info": op_info,
-        "end": op_end,
-    }
-
     # -- making
-
-    def stdio(self, job: Job) -> tuple[int, int, int]:
-        """The new process's 0, 1, 2 (to be closed by the caller); our ends are held. Output pipes are opened for
-        reading too,
-
-        so that a container whose every reader is dead waits instead of dying of SIGPIPE."""
-        mine: dict[str, int] = {}
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        stdin = null
-        if job.notes["tty"]:
-            mine["out"], mine["pump"] = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            outs = (os.dup(null), os.dup(null))
-            if job.is_exec:
-                os.close(mine.pop("out"))
-                os.close(mine.pop("pump"))
-        elif job.notes["detached"]:
-            outs = (os.dup(null), os.dup(null))
-        else:
-            ends = []
-            for name in ("out", "err"):
-                mine[name], writing = os.pipe2(os.O_CLOEXEC | (0 if job.is_exec else os.O_NONBLOCK))
-                ends.append(os.open(f"/proc/self/fd/{writing}", os.O_RDWR | os.O_CLOEXEC))
-                os.close(writing)
-            outs = (ends[0], ends[1])
-        if job.notes["stdin"] and not job.notes["tty"]:
-            os.close(null)
-            stdin, mine["input"] = os.pipe2(os.O_CLOEXEC)
-        if mine:
-            self.put(job.key, **mine)
-        return (stdin, *outs)
 
     def make(self, job: Job) -> None:
         """Begin to execute the plan."""
         self.jobs[job.key] = job
         if not job.is_exec:
             job.log = self.open_log(job)
-        stdio = self.stdio(job)
+        stdio, ours = streams.open_streams(job.notes, job.is_exec)
+        if ours:
+            self.put(job.key, **ours)
         try:
             assert job.plan is not None
             job.making = Execution(job.plan, self.bell, stdio)
@@ -510,24 +342,12 @@ class Keeper:
                 os.waitpid(making.pid, 0)  # its control socket is closed: it ends at its next report
         if "pidfd" in job.held:
             self.unwatch(job.held["pidfd"])
-            self.await_end(job.held["pidfd"])
+            kill_and_wait(job.held["pidfd"])
         if not job.is_exec:
             self.db.execute("UPDATE containers SET status='created', pid=0, started=0 WHERE id=?", (job.key,))
         for client in job.starters:
             client.answer({"failure": [failure.number, failure.errno, failure.detail]})
         self.forget(job)
-
-    def await_end(self, pidfd: int) -> None:
-        """Kill and wait for a process that has failed or given up before it was the user's."""
-        import signal
-
-        try:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        poll.poll()
 
     # -- running and ending
 
@@ -545,18 +365,12 @@ class Keeper:
                 if not job.pump():
                     self.unwatch(fd)  # nobody has it open (EIO), or its pipe is full: looked at again in a moment
                     self.after(0.05, lambda: self.again(job, name))
-            elif not job.take(name) and self.at_end(fd):
+            elif not job.take(name) and at_end(fd):
                 self.unwatch(fd)
         except Stalled as problem:
             print(f"{job.key}: {problem}", file=sys.stderr, flush=True)
             self.unwatch(fd)
             self.after(RETRY, lambda: self.again(job, name))
-
-    def at_end(self, fd: int) -> bool:
-        """Whether a pipe has no writer and nothing in it: it would be ready for ever."""
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        return any(event & select.POLLHUP and not event & select.POLLIN for _, event in poll.poll(0))
 
     def again(self, job: Job, name: str) -> None:
         """Watch an output again, when its process still is ours."""
@@ -656,7 +470,7 @@ class Keeper:
         """It gave up at its gate because a keeper died: undo; who waits for the start gets it from the start."""
         starters, plan, attempt = job.starters, job.plan, job.attempt
         if "pidfd" in job.held:
-            self.await_end(job.held["pidfd"])
+            kill_and_wait(job.held["pidfd"])
         content = stored.dump(plan) if plan and not job.is_exec else b""
         notes, job.notes = job.notes, {}
         if not job.is_exec:
@@ -671,98 +485,12 @@ class Keeper:
             again.starters = starters
             self.make(again)
 
-    # -- recovery
-
-    def adopt(self) -> None:
-        """After a death: what is held, what the database believes to run, what plans are left."""
-        for key in list(self.held):
-            self.adopt_held(key)
-        for row in self.db.execute("SELECT * FROM containers WHERE status='running'").fetchall():
-            if row["id"] not in self.jobs:
-                self.adopt_lost(row)
-        for ident in os.listdir(self.store.run + "/plans"):
-            if ident not in self.jobs:
-                plan = self.read_plan(ident)
-                if plan:
-                    plan.undo()
-        for row in self.db.execute("SELECT id FROM containers WHERE status='exited' AND remove=1").fetchall():
-            if row["id"] not in self.jobs:
-                self.remove(row["id"])
-
-    def read_plan(self, ident: str) -> stored.StoredPlan | None:
-        try:
-            with open(self.store.plan(ident), "rb") as file:
-                return stored.load(file.read())
-        except FileNotFoundError:
-            return None
-
-    def adopt_held(self, key: str) -> None:
-        """What another keeper held: running; or never let go, then it gives up by itself."""
-        held = self.held[key]
-        if "pidfd" not in held:
-            self.tell({"op": "drop", "key": key})
-            drop(self.held, key)
-            return
-        row = self.db.execute("SELECT * FROM containers WHERE id=?", (key,)).fetchone()
-        job = Job(key, None if key.startswith("exec:") else self.read_plan(key), held, row["attempt"] if row else "")
-        job.pid = row["pid"] if row else 0
-        if job.is_exec:
-            job.notes = {"stdin_once": True, "tty": "master" in held}
-            job.orphaned = True
-        self.jobs[key] = job
-        if not job.is_exec and (not row or row["status"] == database.CREATED):
-            job.state = "aborting"
-            self.watch(held["pidfd"], lambda: self.finish(job))
-            return
-        if not job.is_exec and row["status"] == database.EXITED:
-            self.forget(job)
-            return
-        job.state = "running"
-        if not job.is_exec:
-            job.log = self.open_log(job)
-        job.orphaned = False
-        self.watch_running(job)
-        if job.notes.get("stdin_once"):
-            self.after(FORSAKEN, lambda: None if job.attached or self.jobs.get(key) is not job else self.forsake(job))
-
-    def adopt_lost(self, row: Any) -> None:
-        """Both processes had died: find it by pid and start time, take its output again where it still is ours; or it
-        has ended."""
-        ident = row["id"]
-        job = Job(ident, self.read_plan(ident), self.held.setdefault(ident, {}), row["attempt"])
-        job.pid = row["pid"]
-        try:
-            if row["boot"] != self.boot:
-                raise ProcessLookupError(3, "another boot")
-            pidfd = open_process(row["pid"], row["start_time"])
-        except OSError:
-            self.record_end(job, -1, "exit status unknown: it ended while no cloche process was running")
-            self.forget(job)
-            return
-        self.jobs[ident] = job
-        self.put(ident, pidfd=pidfd, **self.outputs_again(row))
-        job.log = self.open_log(job)
-        job.state = "running"
-        self.watch_running(job)
-
-    def outputs_again(self, row: Any) -> dict[str, int]:
-        """The reading ends of its pipes, through its own descriptors: the pipes live as long as it has them open."""
-        found: dict[str, int] = {}
-        for name, number, inode in zip(("out", "err"), (OUT, ERR), row["outputs"].split(","), strict=False):
-            path = f"/proc/{row['pid']}/fd/{number}"
-            try:
-                if str(os.stat(path).st_ino) == inode:
-                    found[name] = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            except OSError as error:
-                print(f"{row['id']}: output cannot be had again: {error}", file=sys.stderr, flush=True)
-        return found
-
 
 def keep(store: Store, held: Held, holder: _socket.socket, listening: int) -> None:
     """Be the keeper. Raises HolderGone when this process must become the holder."""
     keeper = Keeper(store, held, holder, listening)
     try:
-        keeper.adopt()
+        adopt(keeper)
         keeper.run()
     finally:
         keeper.close()

@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 
 VERSION = 1
 MOST = 1 << 17
+DONTWAIT = _socket.MSG_DONTWAIT
 _FDS = 64
 
 
-def send(sock: _socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
-    """Send one message. Raises OSError when the peer is gone."""
+def send(sock: _socket.socket, message: dict[str, Any], fds: Sequence[int] = (), flags: int = 0) -> None:
+    """Send one message. Raises OSError when the peer is gone; BlockingIOError with DONTWAIT when it does not read."""
     data = dumps(message).encode()
     rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    sock.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
+    sock.sendmsg([data], rights, _socket.MSG_NOSIGNAL | flags)
 
 
 def receive(sock: _socket.socket) -> tuple[dict[str, Any] | None, list[int]]:

@@ -34,3 +34,17 @@ def exit_status(pidfd: int) -> int | None:
         return None
     (mask,) = unpack_from("=Q", info, 0)
     return os.waitstatus_to_exitcode(unpack_from("=i", info, 60)[0]) if mask & _INFO_EXIT else None
+
+
+def kill_and_wait(pidfd: int) -> None:
+    """SIGKILL, and wait until the process is a zombie or gone."""
+    import select
+    import signal
+
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.poll()

@@ -1,4 +1,4 @@
-"""pipe(7): tee(2), which Python does not have, and how much is in one."""
+"""pipe(7): tee(2), which Python does not have; whether one is at its end."""
 
 from __future__ import annotations
 
@@ -13,3 +13,12 @@ def tee(source: int, target: int, count: int) -> int:
 
     function = declare("tee", c_int, c_int, c_size_t, c_uint, result=c_ssize_t)
     return check(function(source, target, count, _SPLICE_F_NONBLOCK), "tee")
+
+
+def at_end(pipe: int) -> bool:
+    """Whether nobody has it open for writing and nothing is in it: it would be readable for ever."""
+    import select
+
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    return any(event & select.POLLHUP and not event & select.POLLIN for _, event in poll.poll(0))

@@ -1,0 +1,138 @@
+"""What the keeper answers to its clients. Asking again is harmless: a client cannot know which keeper died when."""
+
+from __future__ import annotations
+
+import os
+
+from cloche.engine import database, protocol
+from cloche.engine.job import Job
+from cloche.step import stored
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Callable
+    from typing import Any
+
+    from cloche.engine.keeper import Keeper
+
+
+class Client:
+    """A connection. One that does not read what it asked for is not waited for."""
+
+    def __init__(self, sock: _socket.socket) -> None:
+        self.sock = sock
+        self.deaf = False
+
+    def answer(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+        """Send at once; who is gone, or has let its answers pile up, gets no more."""
+        if not self.deaf:
+            try:
+                protocol.send(self.sock, message, fds, protocol.DONTWAIT)
+            except OSError:
+                self.deaf = True
+
+
+def start(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
+    """Start a container from its stored plan; asking again for the same attempt is harmless."""
+    ident, attempt = message["id"], message["attempt"]
+    job = keeper.jobs.get(ident)
+    if job:
+        if job.attempt != attempt:
+            client.answer({"error": "it is being started or running already", "conflict": True})
+        elif job.state == "running":
+            keeper.answer_start(job, client)
+        else:
+            job.starters.append(client)
+        return
+    row = keeper.db.execute("SELECT attempt, status, pid FROM containers WHERE id=?", (ident,)).fetchone()
+    past = keeper.db.execute("SELECT 1 FROM exits WHERE id=? AND attempt=?", (ident, attempt)).fetchone()
+    if past or (row and row["attempt"] == attempt and row["status"] != database.CREATED):
+        client.answer({"ok": True, "pid": 0, "fds": [], "records": []})
+        return
+    with open(keeper.store.plan(ident), "rb") as file:
+        plan = stored.load(file.read())
+    job = Job(ident, plan, keeper.held.setdefault(ident, {}), attempt)
+    job.starters.append(client)
+    keeper.make(job)
+
+
+def execute(keeper: Keeper, client: Client, message: dict[str, Any], fds: list[int]) -> None:
+    """Start a process in a running container; the plan comes in a memfd."""
+    key = f"exec:{message['container']}:{message['id']}"
+    job = keeper.jobs.get(key)
+    if job:
+        if job.state == "running":
+            keeper.answer_start(job, client)
+        else:
+            job.starters.append(client)
+        return
+    if keeper.db.execute("SELECT 1 FROM exits WHERE id=?", (message["id"],)).fetchone():
+        client.answer({"ok": True, "pid": 0, "fds": [], "records": []})
+        return
+    plan = stored.load(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
+    job = Job(key, plan, keeper.held.setdefault(key, {}), "")
+    job.starters.append(client)
+    keeper.make(job)
+
+
+def wait(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
+    """Answered when the end is recorded; at once where it is already."""
+    ident = message["id"]
+    job = next((j for j in keeper.jobs.values() if j.ident == ident), None)
+    if job:
+        job.waiters.append(client)
+        return
+    row = keeper.db.execute("SELECT code, error FROM exits WHERE id=? ORDER BY time DESC", (ident,)).fetchone()
+    client.answer({"exit": row["code"], "reason": row["error"]} if row else {"exit": None})
+
+
+def attach(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
+    """Descriptors to talk to a running container."""
+    job = next((j for j in keeper.jobs.values() if j.ident == message["id"]), None)
+    if not job or job.state != "running":
+        client.answer({"error": "it is not running", "conflict": True})
+        return
+    names, fds = keeper.attach_fds(job, client)
+    client.answer({"ok": True, "pid": job.pid, "fds": names}, fds)
+
+
+def end_input(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
+    """The client has closed its end of stdin: so do we."""
+    job = next((j for j in keeper.jobs.values() if j.ident == message["id"]), None)
+    if job and job.notes.get("stdin_once", job.is_exec):
+        keeper.end_input(job)
+    client.answer({"ok": True})
+
+
+def info(keeper: Keeper, client: Client, _message: dict[str, Any], _fds: list[int]) -> None:
+    """Who we are."""
+    client.answer(
+        {
+            "ok": True,
+            "keeper": os.getpid(),
+            "holder": os.getppid(),
+            "jobs": len(keeper.jobs),
+            "version": protocol.VERSION,
+        }
+    )
+
+
+def end(keeper: Keeper, client: Client, _message: dict[str, Any], _fds: list[int]) -> None:
+    """End, when nothing runs."""
+    if keeper.jobs:
+        client.answer({"error": f"{len(keeper.jobs)} processes are still running", "conflict": True})
+        return
+    client.answer({"ok": True})
+    keeper.end()
+
+
+OPS: dict[str, Callable[[Keeper, Client, dict[str, Any], list[int]], None]] = {
+    "start": start,
+    "exec": execute,
+    "wait": wait,
+    "attach": attach,
+    "end_input": end_input,
+    "info": info,
+    "end": end,
+}

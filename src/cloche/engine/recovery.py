@@ -1,0 +1,109 @@
+"""What a new keeper does first: take over what is held, find what two deaths left, undo what nobody finished."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from cloche.engine import database
+from cloche.engine.holder import drop
+from cloche.engine.job import ERR, OUT, Job
+from cloche.kernel.pidfd import open_process
+from cloche.step import stored
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cloche.engine.keeper import Keeper
+
+FORSAKEN = 10.0  # seconds until the stdin of a container whose client did not come back is closed
+
+
+def adopt(keeper: Keeper) -> None:
+    """After a death: what is held, what the database believes to run, what plans are left."""
+    for key in list(keeper.held):
+        _adopt_held(keeper, key)
+    for row in keeper.db.execute("SELECT * FROM containers WHERE status='running'").fetchall():
+        if row["id"] not in keeper.jobs:
+            _adopt_lost(keeper, row)
+    for ident in os.listdir(keeper.store.run + "/plans"):
+        if ident not in keeper.jobs:
+            plan = _read_plan(keeper, ident)
+            if plan:
+                plan.undo()
+    for row in keeper.db.execute("SELECT id FROM containers WHERE status='exited' AND remove=1").fetchall():
+        if row["id"] not in keeper.jobs:
+            keeper.remove(row["id"])
+
+
+def _read_plan(keeper: Keeper, ident: str) -> stored.StoredPlan | None:
+    try:
+        with open(keeper.store.plan(ident), "rb") as file:
+            return stored.load(file.read())
+    except FileNotFoundError:
+        return None
+
+
+def _adopt_held(keeper: Keeper, key: str) -> None:
+    """What another keeper held: running; or never let go, then it gives up by itkeeper."""
+    held = keeper.held[key]
+    if "pidfd" not in held:
+        keeper.tell({"op": "drop", "key": key})
+        drop(keeper.held, key)
+        return
+    row = keeper.db.execute("SELECT * FROM containers WHERE id=?", (key,)).fetchone()
+    job = Job(key, None if key.startswith("exec:") else _read_plan(keeper, key), held, row["attempt"] if row else "")
+    job.pid = row["pid"] if row else 0
+    if job.is_exec:
+        job.notes = {"stdin_once": True, "tty": "master" in held}
+        job.orphaned = True
+    keeper.jobs[key] = job
+    if not job.is_exec and (not row or row["status"] == database.CREATED):
+        job.state = "aborting"
+        keeper.watch(held["pidfd"], lambda: keeper.finish(job))
+        return
+    if not job.is_exec and row["status"] == database.EXITED:
+        keeper.forget(job)
+        return
+    job.state = "running"
+    if not job.is_exec:
+        job.log = keeper.open_log(job)
+    job.orphaned = False
+    keeper.watch_running(job)
+    if job.notes.get("stdin_once"):
+        keeper.after(FORSAKEN, lambda: None if job.attached or keeper.jobs.get(key) is not job else keeper.forsake(job))
+
+
+def _adopt_lost(keeper: Keeper, row: Any) -> None:
+    """Both processes had died: find it by pid and start time, take its output again where it still is ours; or it
+    has ended."""
+    ident = row["id"]
+    job = Job(ident, _read_plan(keeper, ident), keeper.held.setdefault(ident, {}), row["attempt"])
+    job.pid = row["pid"]
+    try:
+        if row["boot"] != keeper.boot:
+            raise ProcessLookupError(3, "another boot")
+        pidfd = open_process(row["pid"], row["start_time"])
+    except OSError:
+        keeper.record_end(job, -1, "exit status unknown: it ended while no cloche process was running")
+        keeper.forget(job)
+        return
+    keeper.jobs[ident] = job
+    keeper.put(ident, pidfd=pidfd, **_outputs_again(keeper, row))
+    job.log = keeper.open_log(job)
+    job.state = "running"
+    keeper.watch_running(job)
+
+
+def _outputs_again(keeper: Keeper, row: Any) -> dict[str, int]:
+    """The reading ends of its pipes, through its own descriptors: the pipes live as long as it has them open."""
+    found: dict[str, int] = {}
+    for name, number, inode in zip(("out", "err"), (OUT, ERR), row["outputs"].split(","), strict=False):
+        path = f"/proc/{row['pid']}/fd/{number}"
+        try:
+            if str(os.stat(path).st_ino) == inode:
+                found[name] = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            print(f"{row['id']}: output cannot be had again: {error}", file=sys.stderr, flush=True)
+    return found
