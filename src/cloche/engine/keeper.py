@@ -207,6 +207,7 @@ class Keeper(Loop):
             job.orphaned = True
             for name in ("out", "err"):
                 if name in job.held and job.state == "running":
+                    os.set_blocking(job.held[name], False)  # it is ours alone now
                     self.watch_output(job, name)
 
     def end_input(self, job: Job) -> None:

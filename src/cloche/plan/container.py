@@ -90,6 +90,8 @@ def _in_user_namespace(bundle: Bundle) -> tuple[list[Act], Bundle]:
         acts += [OpenTree(root.path, Ref("root"), recursive=True)]
         acts += [AttachTree(Ref("root"), bundle.mountpoint + "/root", host=True, idmap=(USERNS,))]
     why = {"AttachTree": "Files of the image shall belong to the container's root, and stay as they are on disk."}
+    # the new root has no right to go through the host's directories: it inherits where it is
+    acts.append(EnterRoot(bundle.mountpoint + "/root"))
     placed = [Act("stage", step, why.get(type(step).__name__, "")) for step in acts]
     return placed, bundle.replace(mountpoint=bundle.mountpoint + "/root")
 
@@ -101,9 +103,9 @@ def _enter_mapped(bundle: Bundle) -> list[Act]:
     why = "A mount that came from outside a user namespace is locked; a copy of it may become the root."
     return [
         Act("init", SetPropagation("/", MS_REC | MS_PRIVATE)),
-        Act("init", OpenTree(bundle.mountpoint, ref, recursive=True), why),
-        Act("init", AttachTree(ref, bundle.mountpoint, host=True), why),
-        Act("init", EnterRoot(bundle.mountpoint)),
+        Act("init", OpenTree(".", ref, recursive=True), why),
+        Act("init", AttachTree(ref, ".", host=True), why),
+        Act("init", EnterRoot("../" + bundle.mountpoint.rsplit("/", 1)[1]), "Up and down again, onto the copy."),
     ]
 
 
