@@ -331,6 +331,7 @@ class Keeper(Loop):
         job.starters.clear()
         making.close()
         job.making = None
+        self.watch(job.held["pidfd"], lambda: self.finish(job))
 
     def fail(self, job: Job, failure: Failure) -> None:
         """A step was refused: nothing stays."""
@@ -386,13 +387,16 @@ class Keeper(Loop):
             return
         pidfd = job.held["pidfd"]
         if job.making:
-            self.unwatch(job.making.fileno())
             try:
-                if job.making.receive():
-                    self.started(job)
+                if not job.making.receive():  # the stage still has the status pipe open: its end brings us back here
+                    self.unwatch(pidfd)
+                    return
             except StepFailed as problem:
+                self.unwatch(job.making.fileno())
                 self.fail(job, problem.failure)
                 return
+            self.unwatch(job.making.fileno())
+            self.started(job)
         aborted, failure = job.reports()
         if aborted or job.state == "aborting":
             self.make_again(job)

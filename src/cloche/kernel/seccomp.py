@@ -1,13 +1,12 @@
 """seccomp(2): profiles to BPF through libseccomp (ctypes), and what a BPF program answers to a call.
 
-A profile says what happens to calls that its author knew. A call that is newer than everything known here must get
-ENOSYS, not the
-profile's EPERM, or programs would believe that they may not instead of falling back. So in front of libseccomp's
-program stand
-a few instructions of our own: they answer calls that this libseccomp does not know by number, from the table below, and
-ENOSYS to
-numbers above it; all else goes on to libseccomp's. From 424 on numbers mean the same on every architecture (x32's have
-bit 30).
+A profile says what happens to calls that its author knew. A call that is newer than all that the profile names must get
+ENOSYS, not the profile's EPERM, or programs would believe that they may not instead of falling back. So in front of
+libseccomp's program stand a few instructions of our own. They answer, by number from the table below, calls that this
+libseccomp does not know, and ENOSYS to what is above the newest call that the profile names; all else goes on to
+libseccomp's. They speak of numbers from 424 on only, which mean the same on every architecture that they let in (x32's
+have bit 30, MIPS counts from elsewhere: both go on, as do the calls of an architecture that the profile does not list,
+which libseccomp's program ends). A profile that lets unknown calls pass, or be traced, gets no ENOSYS.
 """
 
 from __future__ import annotations
@@ -64,19 +63,25 @@ if TYPE_CHECKING:
 ALLOW, LOG, TRACE, ERRNO, TRAP, KILL_THREAD, KILL_PROCESS, NOTIFY = (
     0x7FFF0000, 0x7FFC0000, 0x7FF00000, 0x00050000, 0x00030000, 0x00000000, 0x80000000, 0x7FC00000,
 )  # fmt: skip
-ENOSYS = 38
+EPERM, EEXIST, ENOSYS = 1, 17, 38
 _ACTIONS = {
     "ALLOW": ALLOW, "LOG": LOG, "TRACE": TRACE, "ERRNO": ERRNO, "TRAP": TRAP,
-    "KILL": KILL_THREAD, "KILL_THREAD": KILL_THREAD, "KILL_PROCESS": KILL_PROCESS, "NOTIFY": NOTIFY,
+    "KILL": KILL_THREAD, "KILL_THREAD": KILL_THREAD, "KILL_PROCESS": KILL_PROCESS,
 }  # fmt: skip
 _OPERATORS = {"NE": 1, "LT": 2, "LE": 3, "EQ": 4, "GE": 5, "GT": 6, "MASKED_EQ": 7}
 FLAGS = {"TSYNC": 1, "LOG": 2, "SPEC_ALLOW": 4, "WAIT_KILLABLE_RECV": 32}
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7, "i686": 0x40000003}
+# libseccomp's names of architectures whose numbers agree from 424 on, as linux/audit.h numbers them
+_COMMON_ARCHITECTURES = {
+    "X86_64": 0xC000003E, "X86": 0x40000003, "X32": 0xC000003E, "AARCH64": 0xC00000B7, "ARM": 0x40000028,
+    "RISCV64": 0xC00000F3, "PPC64LE": 0xC0000015, "S390X": 0x80000016, "S390": 0x00000016,
+}  # fmt: skip
 _X32_BIT = 0x40000000
 _CTL_OPTIMIZE, _BINARY_TREE = 8, 2
+_INSTRUCTIONS_MAX = 4096  # BPF_MAXINSNS
 
-# From pidfd_send_signal (424) on, numbers are the same on every architecture; these a libseccomp of 2022 may not know
-# yet.
+# The calls that a libseccomp of 2022 may not know yet.
+FIRST_COMMON = 424  # pidfd_send_signal
 NEWER = {
     name: number
     for number, name in enumerate(
@@ -127,8 +132,9 @@ def _action(name: str, errno: int) -> int:
     return value | errno if value in (ERRNO, TRACE) else value
 
 
-def _add(lib: Any, context: Any, rule: Rule, action: int, default: int) -> dict[int, int]:
-    """One rule for each name. Returns what is to be done by number: calls that libseccomp does not know.
+def _add(lib: Any, context: Any, rule: Rule, action: int, default: int) -> tuple[dict[int, int], int]:
+    """One rule for each name. Returns what is to be done by number (calls that libseccomp does not know), and the
+    newest.
 
     Names that the table does not know either do not exist on this machine: they are left out, as runc does.
     """
@@ -137,8 +143,10 @@ def _add(lib: Any, context: Any, rule: Rule, action: int, default: int) -> dict[
     twice = len({a.index for a in rule.args}) < len(rule.args)
     groups: list[Sequence[Condition]] = [(a,) for a in rule.args] if twice else [rule.args]
     by_number: dict[int, int] = {}
+    newest = 0
     for name in rule.names:
         number = lib.seccomp_syscall_resolve_name(name.encode())
+        newest = max(newest, NEWER.get(name, 0) if number == -1 else number)
         if number == -1:
             if name in NEWER and not rule.args:
                 by_number[NEWER[name]] = action
@@ -151,14 +159,15 @@ def _add(lib: Any, context: Any, rule: Rule, action: int, default: int) -> dict[
         for group in groups:
             packed = b"".join(pack("=IIQQ", a.index, _OPERATORS[a.op], a.value, a.value_two) for a in group)
             result = lib.seccomp_rule_add_array(context, action, number, len(group), packed or None)
-            if result != -17:  # EEXIST: the same was said before
+            if result != -EEXIST:  # the same was said before
                 _check(result, f"rule for {name}")
-    return by_number
+    return by_number, newest
 
 
 def compile_filter(profile: Profile) -> tuple[bytes, int]:
     """The program as an array of struct sock_filter, and the flags for seccomp(2). Raises Unsupported, Invalid,
     Error."""
+    _refuse_notifications(profile)
     lib = _library()
     default = _action(profile.default_action, profile.default_errno)
     context = lib.seccomp_init(default)
@@ -171,13 +180,16 @@ def compile_filter(profile: Profile) -> tuple[bytes, int]:
             if not token:
                 raise Invalid(f"compile the seccomp profile: architecture {name}", "libseccomp does not know it")
             result = lib.seccomp_arch_add(context, token)
-            if result != -17:
+            if result != -EEXIST:
                 _check(result, f"architecture {name}")
-        lib.seccomp_attr_set(context, _CTL_OPTIMIZE, _BINARY_TREE)
+        lib.seccomp_attr_set(context, _CTL_OPTIMIZE, _BINARY_TREE)  # before 2.5 there is none: a slower program
         by_number: dict[int, int] = {}
+        newest = FIRST_COMMON - 1
         for rule in profile.rules:
-            action = _action(rule.action, profile.default_errno if rule.errno is None else rule.errno)
-            by_number |= _add(lib, context, rule, action, default)
+            action = _action(rule.action, EPERM if rule.errno is None else rule.errno)
+            unknown, named = _add(lib, context, rule, action, default)
+            by_number = unknown | by_number  # what was said first holds, as in libseccomp
+            newest = max(newest, named)
         _check(lib.seccomp_export_bpf(context, memory), "export")
         program = os.pread(memory, os.fstat(memory).st_size, 0)
     finally:
@@ -186,23 +198,50 @@ def compile_filter(profile: Profile) -> tuple[bytes, int]:
     flags = 0
     for name in profile.flags:
         flags |= FLAGS[name]
-    beyond = default if profile.default_action in ("ALLOW", "LOG") else ERRNO | ENOSYS
-    return _newer(by_number, beyond) + program, flags
+    # a tracer that knows new calls is let know of them, as in runc
+    passes = profile.default_action in ("ALLOW", "LOG", "TRACE")
+    program = _newer(_audit_numbers(profile), by_number, default if passes else ERRNO | ENOSYS, newest) + program
+    if len(program) // 8 > _INSTRUCTIONS_MAX:
+        cause = f"it needs {len(program) // 8} instructions, the kernel takes {_INSTRUCTIONS_MAX}"
+        raise Invalid("compile the seccomp profile", cause, "use fewer rules with conditions")
+    return program, flags
 
 
-def _newer(by_number: dict[int, int], beyond: int) -> bytes:
-    """By number: the calls in the table, then all above HIGHEST; smaller numbers and x32's go on to what follows."""
+def _refuse_notifications(profile: Profile) -> None:
+    """With nobody there to answer them, the kernel would fail the calls with ENOSYS, whatever the profile meant."""
+    actions = [profile.default_action, *(rule.action for rule in profile.rules)]
+    if "NOTIFY" in actions or "WAIT_KILLABLE_RECV" in profile.flags:
+        hint = "leave out SCMP_ACT_NOTIFY and SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+        raise Unsupported("compile the seccomp profile", "notifications are not supported", hint)
+
+
+def _audit_numbers(profile: Profile) -> list[int]:
+    """The architectures that our own instructions may speak of; libseccomp adds the machine's to those listed."""
+    native = os.uname().machine.upper().replace("I686", "X86").replace("ARMV7L", "ARM")
+    known = [_COMMON_ARCHITECTURES.get(name.upper()) for name in (native, *profile.architectures)]
+    return list(dict.fromkeys(number for number in known if number is not None))
+
+
+def _newer(architectures: list[int], by_number: dict[int, int], beyond: int, newest: int) -> bytes:
+    """By number: the calls in the table, then all above `newest`; everything else goes on to what follows."""
+    if not architectures:
+        return b""
     load, jeq, jgt, jge, ret = 0x20, 0x15, 0x25, 0x35, 0x06
-    answers = b"".join(
+    body = b"".join(
         pack("=HBBI", jeq, 0, 1, number) + pack("=HBBI", ret, 0, 0, action)
         for number, action in sorted(by_number.items())
     )
-    body = answers + pack("=HBBI", jgt, 0, 1, HIGHEST) + pack("=HBBI", ret, 0, 0, beyond)
+    body += pack("=HBBI", jgt, 0, 1, newest) + pack("=HBBI", ret, 0, 0, beyond)
     length = len(body) // 8
+    head = pack("=HBBI", load, 0, 0, 4)  # seccomp_data.arch
+    last = len(architectures) - 1
+    for i, number in enumerate(architectures):
+        head += pack("=HBBI", jeq, last - i, 0 if i < last else length + 3, number)
     return (
-        pack("=HBBI", load, 0, 0, 0)  # seccomp_data.nr
+        head
+        + pack("=HBBI", load, 0, 0, 0)  # seccomp_data.nr
         + pack("=HBBI", jge, length + 1, 0, _X32_BIT)
-        + pack("=HBBI", jge, 0, length, min(NEWER.values()))
+        + pack("=HBBI", jge, 0, length, FIRST_COMMON)
         + body
     )
 

@@ -17,6 +17,7 @@ ACTIONS = ("KILL", "KILL_PROCESS", "KILL_THREAD", "TRAP", "ERRNO", "TRACE", "ALL
 OPERATORS = ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
 FLAGS = {"TSYNC": 1, "LOG": 2, "SPEC_ALLOW": 4, "WAIT_KILLABLE_RECV": 32}
 EPERM, ENOSYS = 1, 38
+ERRNO_MAX = 4095  # the kernel's MAX_ERRNO
 
 # Docker's names of architectures, by the kernel's and by libseccomp's
 DOCKER_ARCH = {
@@ -41,7 +42,7 @@ class Arg(Value):
 
 
 class Rule(Value):
-    """What happens to calls of these names when all conditions hold. `errno`: of ERRNO and TRACE, None: the default."""
+    """What happens to calls of these names when all conditions hold. `errno`: of ERRNO and TRACE, None: EPERM."""
 
     names: tuple[str, ...]
     action: str
@@ -64,8 +65,11 @@ def _wrong(path: str, cause: str) -> Invalid:
 
 
 def _text(value: Any, path: str) -> str:
+    """A name. All of them are ASCII; a zero byte would cut one short in libseccomp, so that it named another call."""
     if not isinstance(value, str):
         raise _wrong(path, "expected a string")
+    if not (value.isascii() and value.isprintable()):
+        raise _wrong(path, "expected printable ASCII")
     return value
 
 
@@ -75,12 +79,23 @@ def _number(value: Any, path: str) -> int:
     return value
 
 
+def _errno(value: Any, path: str) -> int:
+    """An errno. The kernel keeps it in the action's lower half: a larger one would be another action."""
+    if _number(value, path) > ERRNO_MAX:
+        raise _wrong(path, f"an errno is at most {ERRNO_MAX}")
+    return int(value)
+
+
 def _list(value: Any, path: str) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
         raise _wrong(path, "expected an array")
     return value
+
+
+def _texts(value: Any, path: str) -> list[str]:
+    return [_text(v, f"{path}[{i}]") for i, v in enumerate(_list(value, path))]
 
 
 def _object(value: Any, path: str) -> dict[str, Any]:
@@ -104,20 +119,20 @@ def _arg(value: Any, path: str) -> Arg:
     return Arg(
         index,
         _number(given.get("value"), path + ".value"),
-        _number(given.get("valueTwo", 0), path + ".valueTwo"),
+        _number(given.get("valueTwo") or 0, path + ".valueTwo"),
         _name(given.get("op"), "SCMP_CMP_", OPERATORS, path + ".op"),
     )
 
 
 def _rule(given: dict[str, Any], path: str) -> Rule:
-    names = [_text(n, f"{path}.names[{i}]") for i, n in enumerate(_list(given.get("names"), path + ".names"))]
+    names = _texts(given.get("names"), path + ".names")
     if given.get("name"):
-        names.append(_text(given["name"], path + ".name"))
+        if names:
+            raise _wrong(path + ".name", "there is names already; use either")
+        names = [_text(given["name"], path + ".name")]
     if not names:
         raise _wrong(path + ".names", "it names no call")
-    errno = given.get("errnoRet")
-    if errno is not None and _number(errno, path + ".errnoRet") > 4095:
-        raise _wrong(path + ".errnoRet", "an errno is at most 4095")
+    errno = None if given.get("errnoRet") is None else _errno(given["errnoRet"], path + ".errnoRet")
     args = tuple(_arg(a, f"{path}.args[{i}]") for i, a in enumerate(_list(given.get("args"), path + ".args")))
     return Rule(tuple(names), _name(given.get("action"), "SCMP_ACT_", ACTIONS, path + ".action"), errno, args)
 
@@ -131,11 +146,8 @@ def parse(document: Any, path: str = "linux.seccomp") -> Seccomp:
     )
     return Seccomp(
         _name(given.get("defaultAction"), "SCMP_ACT_", ACTIONS, path + ".defaultAction"),
-        _number(given.get("defaultErrnoRet", EPERM), path + ".defaultErrnoRet"),
-        tuple(
-            _text(a, path + ".architectures").removeprefix("SCMP_ARCH_")
-            for a in _list(given.get("architectures"), path + ".architectures")
-        ),
+        EPERM if given.get("defaultErrnoRet") is None else _errno(given["defaultErrnoRet"], path + ".defaultErrnoRet"),
+        tuple(a.removeprefix("SCMP_ARCH_") for a in _texts(given.get("architectures"), path + ".architectures")),
         tuple(
             _name(f, "SECCOMP_FILTER_FLAG_", FLAGS, path + ".flags") for f in _list(given.get("flags"), path + ".flags")
         ),
@@ -145,7 +157,7 @@ def parse(document: Any, path: str = "linux.seccomp") -> Seccomp:
 
 def _kernel_at_least(text: Any, kernel: tuple[int, int], path: str) -> bool:
     major, _, minor = _text(text, path).partition(".")
-    if not (major.isdecimal() and minor.isdecimal()):
+    if not (major.isdecimal() and minor.isdecimal() and len(major) < 5 and len(minor) < 5):
         raise _wrong(path, "expected a version such as 4.8")
     return kernel >= (int(major), int(minor))
 
@@ -158,16 +170,16 @@ def _applies(
         _object(rule.get("includes") or {}, path + ".includes"),
         _object(rule.get("excludes") or {}, path + ".excludes"),
     )
-    arches = _list(wanted.get("arches"), path + ".includes.arches")
+    arches = _texts(wanted.get("arches"), path + ".includes.arches")
     if arches and arch not in arches:
         return False
-    if any(c not in capabilities for c in _list(wanted.get("caps"), path + ".includes.caps")):
+    if any(c not in capabilities for c in _texts(wanted.get("caps"), path + ".includes.caps")):
         return False
     if wanted.get("minKernel") and not _kernel_at_least(wanted["minKernel"], kernel, path + ".includes.minKernel"):
         return False
-    if arch in _list(unwanted.get("arches"), path + ".excludes.arches"):
+    if arch in _texts(unwanted.get("arches"), path + ".excludes.arches"):
         return False
-    if any(c in capabilities for c in _list(unwanted.get("caps"), path + ".excludes.caps")):
+    if any(c in capabilities for c in _texts(unwanted.get("caps"), path + ".excludes.caps")):
         return False
     return not (
         unwanted.get("minKernel") and _kernel_at_least(unwanted["minKernel"], kernel, path + ".excludes.minKernel")
@@ -185,6 +197,8 @@ def resolve_profile(document: Any, capabilities: Collection[str], machine: str, 
         where = f"{path}.syscalls[{i}]"
         if _applies(_object(rule, where), capabilities, arch, kernel, where):
             kept.append(rule)
+    if given.get("architectures") and given.get("archMap"):
+        raise _wrong(path + ".archMap", "there is architectures already; use either")
     native = SUB_ARCHITECTURES.get(machine, ())[:1]
     for i, entry in enumerate(_list(given.get("archMap"), path + ".archMap")):
         where = f"{path}.archMap[{i}]"
@@ -201,7 +215,9 @@ def resolve_profile(document: Any, capabilities: Collection[str], machine: str, 
 
 
 def profile_key(profile: Seccomp, machine: str, kernel: tuple[int, int]) -> str:
-    """A name for what this profile compiles to here: sha256 of a canonical form."""
+    """A name for what this version of cloche compiles the profile to here: sha256 of a canonical form."""
     from hashlib import sha256
 
-    return sha256(repr((profile, machine, kernel)).encode()).hexdigest()
+    from cloche.version import VERSION
+
+    return sha256(repr((VERSION, profile, machine, kernel)).encode()).hexdigest()

@@ -63,9 +63,12 @@ static uint64_t now(void) {
 	return t.tv_sec * 1000000000ull + t.tv_nsec;
 }
 
-static void record(int kind, int value) {
-	if (reported < sizeof reports / sizeof *reports)
-		reports[reported++] = (struct report){kind, actor, act.number, value, now()};
+static void record(int kind, int value) {   /* of a very long plan some steps are not told; what is waited for is */
+	if (reported == sizeof reports / sizeof *reports) {
+		if (kind == DONE) return;
+		reported--;
+	}
+	reports[reported++] = (struct report){kind, actor, act.number, value, now()};
 }
 
 static int flush(int passed) {   /* the reports, and what more there is to say of the last one */
@@ -85,7 +88,6 @@ static int flush(int passed) {   /* the reports, and what more there is to say o
 }
 
 static void fail(int error, int code) {
-	if (reported == sizeof reports / sizeof *reports) reported--;
 	record(FAILED, error);
 	reports[reported - 1].ns = strlen(detail);
 	flush(-1);
@@ -378,6 +380,7 @@ static int clone_child(void) {
 		reported = 0;
 		return 0;
 	}
+	close(STATUS);
 	return keep(in[2], fd);
 }
 

@@ -63,5 +63,9 @@ def v2_program(rules: tuple[DeviceRule, ...]) -> bytes:
         + _instruction(_LDX, 4, 1, 4)
         + _instruction(_LDX, 5, 1, 8)
     )
-    walked = b"".join(_rule(rule) for rule in reversed(rules))
+    walked = b""
+    for rule in reversed(rules):
+        walked += _rule(rule)
+        if rule.type == "a" and rule.major < 0 and rule.minor < 0 and set(rule.access) == set("rwm"):
+            return start + walked  # it matches everything; the verifier refuses what could never be reached
     return start + walked + _instruction(_MOV_IMM, 0, value=0) + _instruction(_EXIT)

@@ -65,6 +65,20 @@ def test_the_specs_form() -> None:
             },
             "syscalls[0].args[0].index",
         ),
+        ({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 0x7FFA0000}, "linux.seccomp.defaultErrnoRet"),
+        (
+            {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read\0x"], "action": "SCMP_ACT_ERRNO"}]},
+            "syscalls[0].names[0]",
+        ),
+        (
+            {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["\ud800"], "action": "SCMP_ACT_ERRNO"}]},
+            "syscalls[0].names[0]",
+        ),
+        (
+            {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"name": "a", "names": ["b"], "action": "SCMP_ACT_LOG"}]},
+            "syscalls[0].name:",
+        ),
+        ({"defaultAction": "SCMP_ACT_ALLOW", "architectures": [7]}, "linux.seccomp.architectures[0]"),
         ({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_NEW"]}, "linux.seccomp.flags"),
     ],
 )
@@ -92,3 +106,40 @@ def test_dockers_conditions_are_resolved() -> None:
     admin = resolve_profile(document, ("CAP_SYS_ADMIN",), "aarch64", KERNEL)
     assert [r.names[0] for r in admin.rules] == ["always", "admin", "arm", "now"]
     assert profile_key(plain, "x86_64", KERNEL) != profile_key(admin, "x86_64", KERNEL)
+
+
+@pytest.mark.parametrize(
+    ("condition", "path"),
+    [
+        ({"includes": {"minKernel": "9" * 5000 + ".1"}}, "includes.minKernel"),
+        ({"includes": {"minKernel": "six"}}, "includes.minKernel"),
+        ({"includes": {"caps": [[]]}}, "includes.caps[0]"),
+        ({"excludes": {"arches": {}}}, "excludes.arches"),
+    ],
+)
+def test_hostile_conditions_are_named(condition: dict[str, Any], path: str) -> None:
+    rule = {"names": ["read"], "action": "SCMP_ACT_ALLOW", **condition}
+    document = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]}
+    with pytest.raises(Invalid, match=path.replace("[", r"\[").replace("]", r"\]")):
+        resolve_profile(document, frozenset(), "x86_64", KERNEL)
+
+
+def test_null_is_not_given_and_architectures_are_named_once() -> None:
+    document: dict[str, Any] = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": None,
+        "architectures": None,
+        "syscalls": [
+            {
+                "names": ["read"],
+                "action": "SCMP_ACT_ERRNO",
+                "errnoRet": None,
+                "args": [{"index": 0, "value": 1, "valueTwo": None, "op": "SCMP_CMP_EQ"}],
+            }
+        ],
+    }
+    assert parse(document) == Seccomp("ERRNO", 1, rules=(Rule(("read",), "ERRNO", None, (Arg(0, 1),)),))
+    document["architectures"] = ["SCMP_ARCH_X86_64"]
+    document["archMap"] = [{"architecture": "SCMP_ARCH_X86_64"}]
+    with pytest.raises(Invalid, match="archMap"):
+        resolve_profile(document, (), "x86_64", KERNEL)
