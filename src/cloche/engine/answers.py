@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from cloche.engine.keeper import Keeper
 
 
+def checked(ident: str) -> str:
+    """An id, which becomes part of a path. Raises ValueError."""
+    if len(ident) != 64 or not set(ident) <= set("0123456789abcdef"):
+        raise ValueError("not an id")
+    return ident
+
+
 class Client:
     """A connection. One that does not read what it asked for is not waited for."""
 
@@ -35,7 +42,7 @@ class Client:
 
 def start(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
     """Start a container from its stored plan; asking again for the same attempt is harmless."""
-    ident, attempt = message["id"], message["attempt"]
+    ident, attempt = checked(message["id"]), message["attempt"]
     job = keeper.jobs.get(ident)
     if job:
         if job.attempt != attempt:
@@ -59,7 +66,7 @@ def start(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[in
 
 def execute(keeper: Keeper, client: Client, message: dict[str, Any], fds: list[int]) -> None:
     """Start a process in a running container; the plan comes in a memfd."""
-    key = f"exec:{message['container']}:{message['id']}"
+    key = f"exec:{checked(message['container'])}:{checked(message['id'])}"
     job = keeper.jobs.get(key)
     if job:
         if job.state == "running":

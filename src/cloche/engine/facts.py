@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from cloche.step.host import Host
 
 
+REVISION = 2  # of the default seccomp profile: raised with every change of it, for filters are kept by this name
+
+
 def devices(config: ContainerConfig) -> tuple[Device, ...]:
     """The host's devices that were asked for; with --privileged all of /dev. Raises NotFound, Invalid."""
     found = [_device(d.source, d.target) for d in config.request.files.devices]
@@ -88,7 +91,7 @@ def seccomp(config: ContainerConfig, store: Store, host: Host) -> tuple[bytes, i
         from cloche.kernel.capabilities import mask
         from cloche.version import VERSION
 
-        key = f"default-{VERSION}-{host.arch}-{host.kernel[0]}.{host.kernel[1]}-{mask(names):x}"
+        key = f"default-{VERSION}.{REVISION}-{host.arch}-{host.kernel[0]}.{host.kernel[1]}-{mask(names):x}"
     return _cached(store.root + "/cache/seccomp-" + key, lambda: _compile(config, host, names))
 
 

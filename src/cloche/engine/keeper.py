@@ -174,10 +174,10 @@ class Keeper(Loop):
                 self.leave(client)
                 return
             OPS[message["op"]](self, client, message, fds)
-        except (ValueError, KeyError, TypeError, ConnectionError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, ConnectionError) as error:
             client.answer({"error": f"bad request: {error!r}"})
             self.leave(client)
-        except Error as error:
+        except (OSError, Error) as error:
             client.answer({"error": str(error)})
         finally:
             for fd in fds:
@@ -246,19 +246,22 @@ class Keeper(Loop):
     def make(self, job: Job) -> None:
         """Begin to execute the plan."""
         self.jobs[job.key] = job
-        if not job.is_exec:
-            job.log = self.open_log(job)
-        stdio, ours = streams.open_streams(job.notes, job.is_exec)
-        if ours:
-            self.put(job.key, **ours)
+        stdio: tuple[int, ...] = ()
         try:
+            if not job.is_exec:
+                job.log = self.open_log(job)
+            stdio, ours = streams.open_streams(job.notes, job.is_exec)
+            if ours:
+                self.put(job.key, **ours)
             assert job.plan is not None
             job.making = Execution(job.plan, self.bell, stdio)
             self.go_on(job)
         except StepFailed as problem:
             self.fail(job, problem.failure)
+        except (OSError, Error) as error:  # no descriptors left, no room for the log, ...
+            self.give_up(job, {"error": str(error)})
         finally:
-            for fd in set(stdio):
+            for fd in stdio:
                 os.close(fd)
 
     def open_log(self, job: Job) -> Any:
@@ -334,21 +337,25 @@ class Keeper(Loop):
         self.watch(job.held["pidfd"], lambda: self.finish(job))
 
     def fail(self, job: Job, failure: Failure) -> None:
-        """A step was refused: nothing stays."""
+        """A step was refused."""
+        self.give_up(job, {"failure": [failure.number, failure.errno, failure.detail]})
+
+    def give_up(self, job: Job, answer: dict[str, Any]) -> None:
+        """It could not be started: nothing stays."""
         making = job.making
         if making:
             making.close()
-            if making.stage:
-                os.waitpid(making.stage, 0)
-            if making.pid and "pidfd" not in job.held:
-                os.waitpid(making.pid, 0)  # its control socket is closed: it ends at its next report
+            for pid in (making.stage, 0 if "pidfd" in job.held else making.pid):
+                if pid:
+                    os.kill(pid, 9)  # our child and not yet waited for: the pid is its
+                    os.waitpid(pid, 0)
         if "pidfd" in job.held:
             self.unwatch(job.held["pidfd"])
             kill_and_wait(job.held["pidfd"])
         if not job.is_exec:
             self.db.execute("UPDATE containers SET status='created', pid=0, started=0 WHERE id=?", (job.key,))
         for client in job.starters:
-            client.answer({"failure": [failure.number, failure.errno, failure.detail]})
+            client.answer(answer)
         self.forget(job)
 
     # -- running and ending
