@@ -49,6 +49,10 @@ def loads(text: str | bytes) -> Any:
         value, end = _scan(string, 0)
     except StopIteration as error:
         raise ValueError(f"no JSON at character {error.value}") from None
+    except SystemError:  # CPython's scanner finds the exception to raise only where json.decoder was imported before
+        import json.decoder
+
+        value, end = json.decoder.JSONDecoder().raw_decode(string)
     if end != len(string):
         raise ValueError(f"more than one JSON document at character {end}")
     return value

@@ -59,3 +59,16 @@ def connect(store: Store) -> sqlite3.Connection:
         raise Error(f"open {path}", str(error), "is the disk full, or the file damaged?") from error
     db.row_factory = sqlite3.Row
     return db
+
+
+def together(db: sqlite3.Connection, *statements: tuple[str, tuple[object, ...]]) -> None:
+    """All of these or none. Raises sqlite3.Error."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for statement, values in statements:
+            db.execute(statement, values)
+        db.execute("COMMIT")
+    except sqlite3.Error:
+        if db.in_transaction:  # some errors have ended it already
+            db.execute("ROLLBACK")
+        raise

@@ -354,9 +354,9 @@ class Keeper(Loop):
             kill_and_wait(job.held["pidfd"])
         if not job.is_exec:
             self.db.execute("UPDATE containers SET status='created', pid=0, started=0 WHERE id=?", (job.key,))
-        for client in job.starters:
-            client.answer(answer)
         self.forget(job)
+        for client in job.starters:  # now that nothing is left
+            client.answer(answer)
 
     # -- running and ending
 

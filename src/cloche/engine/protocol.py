@@ -2,7 +2,7 @@
 
     client -> keeper   {"op": "start" | "wait" | "attach" | "exec" | "info" | "end", "id": ..., ...}
     keeper -> client   {"ok": true, ...} or {"error": ..., ...}; a wait is answered when the end has been recorded
-    keeper -> holder   put (descriptors by name), drop, status, end; see engine.holder
+    keeper -> holder   put (descriptors by name), close (one of them), drop, status, end; see engine.holder
 
 A peer may be killed at any moment. Requests name containers by id and starts by attempt, so that asking again is
 harmless.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _socket
 import array
+import os
 
 from cloche.document import dumps, loads
 
@@ -33,13 +34,15 @@ def send(sock: _socket.socket, message: dict[str, Any], fds: Sequence[int] = (),
     sock.sendmsg([data], rights, _socket.MSG_NOSIGNAL | flags)
 
 
-def receive(sock: _socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    """The next message with its descriptors, or None at the end. Raises OSError, ValueError (not JSON, not an
-    object)."""
+def receive(sock: _socket.socket, flags: int = 0) -> tuple[dict[str, Any] | None, list[int]]:
+    """The next message with its descriptors, or None at the end.
+
+    Raises OSError (BlockingIOError with DONTWAIT), ValueError (cut, not JSON, not an object): no descriptor stays open.
+    """
     space = _socket.CMSG_SPACE(4 * _FDS)
     while True:
         try:
-            data, ancillary, flags, _ = sock.recvmsg(MOST, space, _socket.MSG_CMSG_CLOEXEC)
+            data, ancillary, found, _ = sock.recvmsg(MOST, space, _socket.MSG_CMSG_CLOEXEC | flags)
             break
         except ConnectionResetError:
             continue  # it died with bytes unread; what it had sent is queued behind this error
@@ -47,14 +50,26 @@ def receive(sock: _socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     for level, kind, payload in ancillary:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    try:
+        return _message(data, found), list(fds)
+    except ValueError:
+        for fd in fds:
+            os.close(fd)
+        raise
+
+
+def _message(data: bytes, flags: int) -> dict[str, Any] | None:
     if not data:
-        return None, list(fds)
+        return None
     if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
         raise ValueError("a message was cut")
-    message = loads(data)
+    try:
+        message = loads(data)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     if not isinstance(message, dict):
         raise ValueError("not an object")
-    return message, list(fds)
+    return message
 
 
 def pair() -> tuple[_socket.socket, _socket.socket]:

@@ -43,13 +43,15 @@ def is_followed(container: str) -> bool:
 
 def remove_container(store: Store, db: sqlite3.Connection, ident: str) -> None:
     """Remove; harmless when it is gone already. Raises Error, OSError, sqlite3.Error."""
+    from cloche.engine.database import together
     from cloche.storage.trash import discard
 
     discard(store.root, store.container(ident))
-    db.execute("BEGIN IMMEDIATE")
-    db.execute("DELETE FROM ranges WHERE container=?", (ident,))
-    db.execute("DELETE FROM containers WHERE id=?", (ident,))
-    db.execute("COMMIT")
+    together(
+        db,
+        ("DELETE FROM ranges WHERE container=?", (ident,)),
+        ("DELETE FROM containers WHERE id=?", (ident,)),
+    )
 
 
 def sweep(store: Store) -> bool:

@@ -20,6 +20,13 @@ def open_process(pid: int, start_time: int) -> int:
     return fd
 
 
+def process_of(pidfd: int) -> int:
+    """The pid, as this process's pid namespace counts; 0 or -1 when it has been reaped (/proc/PID/fdinfo,
+    pidfd_open(2))."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        return next((int(line[4:]) for line in file if line.startswith("Pid:")), 0)
+
+
 def exit_status(pidfd: int) -> int | None:
     """The exit status of a process that somebody else has reaped (Linux >= 6.15, opened before the end): code, or minus
     the signal."""

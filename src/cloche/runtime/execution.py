@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cloche.step.stored import StoredPlan
 
 ENOENT, EACCES, ENOEXEC = 2, 13, 8
+STAGE = 1
 
 
 class StepFailed(Exception):
@@ -82,6 +83,7 @@ class Execution:
         self.plan = plan
         self._bell, self._stdio = bell, stdio
         self._next = self._number = 0
+        self._early: Failure | None = None
         self._awaited: Await | None = None
         self._values: dict[Ref, int] = {}
         self._control = -1
@@ -188,6 +190,11 @@ class Execution:
         message, descriptor = self._read_control()
         records, failure = parse(message)
         self.records += records
+        if failure and awaited.token == "cloned" and failure.actor != STAGE and not self._early:
+            self._early = failure  # init was quicker than the stage, who still has to say which process it is
+            return False
+        if self._early and not (records and records[-1][0] == TOKEN):
+            failure = failure or self._early
         if failure:
             raise StepFailed(failure)
         if not records or records[-1][0] != TOKEN:
@@ -197,6 +204,8 @@ class Execution:
         self.records.append((DONE, 0, self._number, 0, monotonic_ns()))
         for ref in awaited.made:
             self._values[ref] = self.pid if ref.kind == "pid" else descriptor
+        if self._early:
+            raise StepFailed(self._early)
         return True
 
     def _read_control(self) -> tuple[bytes, int]:
