@@ -31,6 +31,12 @@ class Loop:
         if self.watched.pop(fd, None):
             self.poll.unregister(fd)
 
+    def call_ready(self, ready: list[tuple[int, int]]) -> None:
+        """Call what is watched at these descriptors, unless a call before has changed what is watched there."""
+        for fd, call in [(fd, self.watched.get(fd)) for fd, _ in ready]:
+            if call and self.watched.get(fd) is call:
+                call()
+
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         """Call once, later."""
         self.later.append((monotonic() + seconds, call))

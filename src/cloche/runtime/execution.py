@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from time import monotonic_ns
 
-from cloche.errors import CommandNotFound, Error, NotExecutable
+from cloche.errors import CommandNotFound, Error, NotExecutable, Unsupported
 from cloche.runtime.bell import DONE, STARTED, TOKEN, Failure, parse, peek, spawn
 from cloche.step.sync import Await, Open, StartBell
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cloche.step.base import Plan, Ref, Step
     from cloche.step.stored import StoredPlan
 
-ENOENT, EACCES, ENOEXEC = 2, 13, 8
+ENOENT, EACCES, ENOEXEC, EINVAL = 2, 13, 8, 22
 STAGE = 1
 
 
@@ -60,10 +60,13 @@ def explain(plan: Plan, failure: Failure) -> Error:
         from cloche.errors import cause_of
 
         cause = f"{failure.detail}: {cause_of(failure.errno)}"
-    return Error(where, cause, _hint(act.actor, failure.errno))
+    if failure.errno == EINVAL and getattr(act.step, "idmap", ()):
+        hint = "put the store (CLOCHE_ROOT) on ext4, xfs or btrfs; tmpfs can from Linux 6.3 on"
+        return Unsupported(where, "this file system cannot be mounted id-mapped", hint)
+    return Error(where, cause, _hint(failure.errno))
 
 
-def _hint(actor: str, errno: int) -> str:
+def _hint(errno: int) -> str:
     hints = {
         1: "does this process have the capability, and does the host allow it? run as root",
         2: "does the path exist?",
@@ -83,7 +86,7 @@ class Execution:
         self.plan = plan
         self._bell, self._stdio = bell, stdio
         self._next = self._number = 0
-        self._early: Failure | None = None
+        self._early: tuple[bytes, int] | None = None
         self._awaited: Await | None = None
         self._values: dict[Ref, int] = {}
         self._control = -1
@@ -102,6 +105,9 @@ class Execution:
 
     def close(self) -> None:
         """Close every descriptor that nobody took. An init that waits at its gate ends by that."""
+        if self._early and self._early[1] >= 0:
+            os.close(self._early[1])
+        self._early = None
         for ref, value in list(self._values.items()):
             if ref.kind == "fd" and value >= 0:
                 os.close(value)
@@ -138,7 +144,8 @@ class Execution:
         while True:
             poll = select.poll()
             poll.register(self.fileno(), 0 if self.fileno() == self.status else select.POLLIN)
-            poll.poll()
+            if not self.overtaken():
+                poll.poll()
             if self.receive():
                 return
 
@@ -173,13 +180,15 @@ class Execution:
 
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
         self._control, their_control = ours.detach(), theirs.detach()
-        self.status, their_status = os.pipe2(os.O_CLOEXEC)
+        their_status = -1
         try:
+            self.status, their_status = os.pipe2(os.O_CLOEXEC)
             passed = [self._values[ref] for ref in refs]
             self.stage = spawn(self._bell, self.plan.flat, self._stdio, their_control, their_status, passed)
         finally:
             os.close(their_control)
-            os.close(their_status)
+            if their_status >= 0:
+                os.close(their_status)
 
     def receive(self) -> bool:
         """Take what was waited for; False when it is not there yet. Raises StepFailed when it tells of a failure."""
@@ -187,14 +196,12 @@ class Execution:
         assert awaited is not None
         if awaited.token == "started":
             return self._receive_status()
-        message, descriptor = self._read_control()
+        try:
+            message, descriptor = self._next_message(awaited.token)
+        except BlockingIOError:
+            return False
         records, failure = parse(message)
         self.records += records
-        if failure and awaited.token == "cloned" and failure.actor != STAGE and not self._early:
-            self._early = failure  # init was quicker than the stage, who still has to say which process it is
-            return False
-        if self._early and not (records and records[-1][0] == TOKEN):
-            failure = failure or self._early
         if failure:
             raise StepFailed(failure)
         if not records or records[-1][0] != TOKEN:
@@ -204,19 +211,40 @@ class Execution:
         self.records.append((DONE, 0, self._number, 0, monotonic_ns()))
         for ref in awaited.made:
             self._values[ref] = self.pid if ref.kind == "pid" else descriptor
-        if self._early:
-            raise StepFailed(self._early)
         return True
+
+    def overtaken(self) -> bool:
+        """Whether what is waited for has been read already, so that `fileno()` may stay silent: call `receive()`."""
+        return self._early is not None and self._awaited is not None and self._awaited.token == "ready"
+
+    def _next_message(self, token: str) -> tuple[bytes, int]:
+        """Of the actor whose turn it is. Raises BlockingIOError when there is none.
+
+        Init may be quicker than the stage, who still has to say which process it is; what it says is put aside.
+        """
+        early = self._early
+        if early is None or token == "cloned":
+            message, descriptor = self._read_control()
+            if token != "cloned" or message[1:2] == bytes((STAGE,)):
+                return message, descriptor
+            if early is None and message:
+                self._early = message, descriptor
+                raise BlockingIOError
+            if early is None:
+                return message, descriptor
+        self._early = None  # its turn; or the stage ended without a word, and so has init
+        return early
 
     def _read_control(self) -> tuple[bytes, int]:
         import _socket
 
         peer = _socket.socket(fileno=os.dup(self._control))
         try:
+            flags = _socket.MSG_CMSG_CLOEXEC | _socket.MSG_DONTWAIT
             try:
-                message, ancillary, _, _ = peer.recvmsg(1 << 16, 64, _socket.MSG_CMSG_CLOEXEC)
+                message, ancillary, _, _ = peer.recvmsg(1 << 16, 64, flags)
             except ConnectionResetError:  # it ended with unread bytes; its own messages are queued behind this error
-                message, ancillary, _, _ = peer.recvmsg(1 << 16, 64, _socket.MSG_CMSG_CLOEXEC)
+                message, ancillary, _, _ = peer.recvmsg(1 << 16, 64, flags)
         finally:
             peer.close()
         descriptor = -1
