@@ -62,7 +62,9 @@ def test_errors_are_typed_and_leave_nothing() -> None:
 
 def test_importing_it_costs_nothing() -> None:
     source = str(Path(cloche.__file__).parents[1])
-    script = f"import sys; sys.path.insert(0, {source!r}); a = set(sys.modules); import cloche; print(len(set(sys.modules) - a))"
+    script = (
+        f"import sys; sys.path.insert(0, {source!r}); a = len(sys.modules); import cloche; print(len(sys.modules) - a)"
+    )
     count = int(
         subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=True).stdout
     )

@@ -96,10 +96,12 @@ def streams_of(engine: Engine, container: Container, started: Started, output: F
     master, pipe = started.fds.get("master"), started.fds.get("input")
     interactive = container.config.request.process.interactive
 
+    ending = Waiting(engine.keeper, container.id, attached=True)
+
     def end_input() -> None:
         if pipe is not None:
             os.close(started.fds.pop("input"))
-            engine.keeper.send({"op": "end_input", "id": container.id})
+            ending.end_input()
 
     def send_signal(number: int) -> None:
         try:
@@ -110,7 +112,7 @@ def streams_of(engine: Engine, container: Container, started: Started, output: F
             return  # and was removed
 
     taken = (master if interactive else None) if master is not None else pipe
-    return Streams(output, Waiting(engine.keeper, container.id, attached=True), taken, master, end_input, send_signal)
+    return Streams(output, ending, taken, master, end_input, send_signal)
 
 
 def exit_code(outcome: Outcome) -> int:

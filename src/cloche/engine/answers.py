@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from cloche.engine.keeper import Keeper
 
 
+_PLAN_MOST = 64 << 20  # bytes
+
+
 def checked(ident: str) -> str:
     """An id, which becomes part of a path. Raises ValueError."""
     if len(ident) != 64 or not set(ident) <= set("0123456789abcdef"):
@@ -40,26 +43,47 @@ class Client:
                 self.deaf = True
 
 
-def start(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
-    """Start a container from its stored plan; asking again for the same attempt is harmless."""
+def _content(fds: list[int]) -> bytes:
+    """The plan that came with a request, in a file of its own. Raises IndexError, OSError, ValueError."""
+    size = os.fstat(fds[0]).st_size
+    if size > _PLAN_MOST:
+        raise ValueError("the plan is too long")
+    return os.pread(fds[0], size, 0)
+
+
+def _join(job: Job, client: Client, fds: list[int]) -> None:
+    """One more who waits for a start that is under way, or that a dead keeper may have to leave to us."""
+    if job.state in ("aborting", "settling") and not job.content:
+        job.content = _content(fds)
+    job.starters.append(client)
+
+
+def start(keeper: Keeper, client: Client, message: dict[str, Any], fds: list[int]) -> None:
+    """Start a container by the plan that comes in a memfd; asking again for the same attempt is harmless."""
     ident, attempt = checked(message["id"]), message["attempt"]
     job = keeper.jobs.get(ident)
     if job:
+        if job.state == "aborting" and not job.starters:
+            job.attempt = attempt  # nobody knows whose it was, and it will be another
         if job.attempt != attempt:
             client.answer({"error": "it is being started or running already", "conflict": True})
         elif job.state == "running":
             keeper.answer_start(job, client)
         else:
-            job.starters.append(client)
+            _join(job, client, fds)
         return
     row = keeper.db.execute("SELECT attempt, status, pid FROM containers WHERE id=?", (ident,)).fetchone()
     past = keeper.db.execute("SELECT 1 FROM exits WHERE id=? AND attempt=?", (ident, attempt)).fetchone()
     if past or (row and row["attempt"] == attempt and row["status"] != database.CREATED):
         client.answer({"ok": True, "pid": 0, "fds": [], "records": []})
         return
-    with open(keeper.store.plan(ident), "rb") as file:
-        plan = stored.load(file.read())
-    job = Job(ident, plan, keeper.held.setdefault(ident, {}), attempt)
+    _make(keeper, client, ident, attempt, fds)
+
+
+def _make(keeper: Keeper, client: Client, key: str, attempt: str, fds: list[int]) -> None:
+    content = _content(fds)
+    job = Job(key, stored.load(content), keeper.held.setdefault(key, {}), attempt)
+    job.content = content
     job.starters.append(client)
     keeper.make(job)
 
@@ -72,15 +96,12 @@ def execute(keeper: Keeper, client: Client, message: dict[str, Any], fds: list[i
         if job.state == "running":
             keeper.answer_start(job, client)
         else:
-            job.starters.append(client)
+            _join(job, client, fds)
         return
     if keeper.db.execute("SELECT 1 FROM exits WHERE id=?", (message["id"],)).fetchone():
         client.answer({"ok": True, "pid": 0, "fds": [], "records": []})
         return
-    plan = stored.load(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
-    job = Job(key, plan, keeper.held.setdefault(key, {}), "")
-    job.starters.append(client)
-    keeper.make(job)
+    _make(keeper, client, key, "", fds)
 
 
 def wait(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
@@ -97,7 +118,7 @@ def wait(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int
 def attach(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
     """Descriptors to talk to a running container."""
     job = next((j for j in keeper.jobs.values() if j.ident == message["id"]), None)
-    if not job or job.state != "running":
+    if not job or job.state not in ("running", "settling"):
         client.answer({"error": "it is not running", "conflict": True})
         return
     names, fds = keeper.attach_fds(job, client)

@@ -48,30 +48,35 @@ def _start(store: Store) -> None:
             return
         except (FileNotFoundError, ConnectionRefusedError):
             pass
-        _spawn(store)
+        _spawn(store, lock)
     finally:
         os.close(lock)
 
 
-def _spawn(store: Store) -> None:
+def _spawn(store: Store, lock: int) -> None:
+    """The pair has the lock too until it listens, so that a caller who is killed meanwhile lets no second pair
+    begin."""
     import sys
 
     reading, writing = os.pipe2(os.O_CLOEXEC)
     try:
         program = os.path.join(os.path.dirname(__file__), "holder.py")
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        high: list[int] = []
         try:
-            actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, writing, 1)]
+            high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (null, writing, lock)]
+            actions = [(os.POSIX_SPAWN_DUP2, fd, place) for fd, place in zip(high, (0, 1, 3), strict=True)]
             argv = [sys.executable, "-I", "-S", "-B", program, store.root]
             environ = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
             pid = os.posix_spawn(argv[0], argv, environ, file_actions=actions, setsigmask=[], setsigdef=range(1, 32))
         finally:
-            os.close(null)
-            os.close(writing)
-        if os.read(reading, 1) != b"1":
-            _, status = os.waitpid(pid, 0)
-            cause = f"it ended with status {os.waitstatus_to_exitcode(status)} before it listened"
-            raise Error("start the keeper", cause, f"see its message above, or {store.run}/keeper/log")
+            for fd in (null, writing, *high):
+                os.close(fd)
+        listens = os.read(reading, 1) == b"1"
+        os.waitpid(pid, 0)  # what was spawned has forked the holder and ended
+        if not listens:
+            hint = f"see its message above, or {store.run}/keeper/log"
+            raise Error("start the keeper", "it ended before it listened", hint)
     finally:
         os.close(reading)
 
@@ -84,6 +89,8 @@ class Keeper:
         self.store = store
         self._sock: _socket.socket | None = None
         self._pid = 0
+        self.connection = 0  # its number: whoever asked for something to come later asks again when it changes
+        self.answered = 0  # the number of the connection on which the last `ask` was answered
 
     def close(self) -> None:
         """Let go of the connection: what was attached through it is detached."""
@@ -99,6 +106,7 @@ class Keeper:
         """The connection. A forked child does not use its parent's."""
         if self._sock is None or self._pid != os.getpid():
             self._sock, self._pid = connect(self.store), os.getpid()
+            self.connection += 1
         assert self._sock is not None
         return self._sock
 
@@ -123,12 +131,24 @@ class Keeper:
         return answer, fds
 
     def ask(
-        self, message: dict[str, Any], fds: tuple[int, ...] = (), meanwhile: Callable[[], None] | None = None
+        self, message: dict[str, Any], content: bytes = b"", meanwhile: Callable[[], None] | None = None
     ) -> tuple[dict[str, Any], list[int]]:
         """Ask and wait; asked again when the keeper dies. `meanwhile` is done while it works.
 
-        Raises Error, Conflict with what the keeper says.
+        `content` goes along in a file in memory, memfd_create(2). Raises Error, Conflict with what the keeper says.
         """
+        if not content:
+            return self._ask(message, (), meanwhile)
+        memory = os.memfd_create("content", os.MFD_CLOEXEC)
+        try:
+            os.write(memory, content)
+            return self._ask(message, (memory,), meanwhile)
+        finally:
+            os.close(memory)
+
+    def _ask(
+        self, message: dict[str, Any], fds: tuple[int, ...], meanwhile: Callable[[], None] | None
+    ) -> tuple[dict[str, Any], list[int]]:
         for _ in range(_TRIES):
             self.send(message, fds)
             if meanwhile:
@@ -137,6 +157,7 @@ class Keeper:
             answer, received = self.receive()
             if answer is None:
                 continue
+            self.answered = self.connection
             if "error" in answer:
                 kind = Conflict if answer.get("conflict") else Error
                 raise kind(f"{message['op']} {message.get('id', '')[:12]}", answer["error"])

@@ -339,14 +339,15 @@ class Engine:
         made = self.plan(container, console)
         if explain:
             explain(made)
-        self._store_plan(container, made, attach, explain is not None)
-        answer, fds = self.keeper.ask({"op": "start", "id": ident, "attempt": attempt}, (), meanwhile)
+        content = self._stored(container, made, attach, explain is not None)
+        answer, fds = self.keeper.ask({"op": "start", "id": ident, "attempt": attempt}, content, meanwhile)
         if "failure" in answer:
             raise self._failed(container, made, answer["failure"])
         records = tuple((number, ns) for number, ns in answer["records"])
         return Started(answer["pid"], dict(zip(answer["fds"], fds, strict=True)), records)
 
-    def _store_plan(self, container: Container, made: Plan, attach: bool, explained: bool) -> None:
+    def _stored(self, container: Container, made: Plan, attach: bool, explained: bool) -> bytes:
+        """The plan as the keeper wants it."""
         from cloche.step.flat import flatten
         from cloche.step.stored import dump, stored
 
@@ -361,11 +362,7 @@ class Engine:
             "oom": self._oom_files(container.id),
             "explain": explained,
         }
-        path = self.store.plan(container.id)
-        content = dump(stored(made, flatten(made), notes))
-        with open(path + ".new", "wb") as file:
-            file.write(content)
-        os.rename(path + ".new", path)
+        return dump(stored(made, flatten(made), notes))
 
     def _oom_files(self, ident: str) -> list[str]:
         memory = next((h for h in self.host.cgroups.hierarchies if "memory" in h.controllers), None)
@@ -490,7 +487,10 @@ class Engine:
             return
         if problems:
             raise Error(f"remove container {ident[:12]}", str(problems[0]))
-        os.unlink(path)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass  # a new keeper did the same meanwhile
 
     def log_directory(self, container: Container) -> str:
         """Where its output is kept."""

@@ -40,12 +40,8 @@ def execute(engine: Engine, container: Container, request: ExecRequest, console:
         joining(container.config, request, engine.store, container.id, first, facts, ident), engine.host
     )
     notes = {"tty": request.tty, "stdin": request.interactive, "stdin_once": True, "detached": request.detach}
-    memory = os.memfd_create("plan", os.MFD_CLOEXEC)
-    try:
-        os.write(memory, dump(stored(made, flatten(made), notes)))
-        answer, fds = engine.keeper.ask({"op": "exec", "id": ident, "container": container.id}, (memory,))
-    finally:
-        os.close(memory)
+    content = dump(stored(made, flatten(made), notes))
+    answer, fds = engine.keeper.ask({"op": "exec", "id": ident, "container": container.id}, content)
     if "failure" in answer:
         from cloche.runtime.bell import Failure
         from cloche.runtime.execution import explain
@@ -78,7 +74,7 @@ def run(
             if typing >= 0 and not left:
                 os.close(typing)
                 typing = -1
-                engine.keeper.send({"op": "end_input", "id": made.id})
+                ending.end_input()
             poll = select.poll()
             poll.register(pipes.fileno(), select.POLLIN)
             poll.register(ending.fileno(), select.POLLIN)

@@ -1,13 +1,15 @@
 """The holder: keeps descriptors so that no death of a keeper loses anything. The program of both processes begins here.
 
     holder ── fork ── keeper ── posix_spawn ── bell ── clone(CLONE_PARENT) ── container
-      │  socketpair: put, drop, status, end      │
+      │  socketpair: put, close, drop, status, end
       ├── listening socket (inherited by fork)   ├── listens, makes containers, copies output, reaps, records
       └── every container's pipes, terminal, pidfd (by SCM_RIGHTS)
 
 The holder is the subreaper. The keeper dies: its children fall to the holder, which forks a new keeper with everything
 it holds.
 The holder dies: the keeper sees end-of-file, becomes the holder and forks a keeper. Both ways are this one loop.
+What falls to the subreaper and is held by nobody (a stage whose keeper died, a container's orphan in the host's pid
+namespace) is reaped when it ends.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from errno import EBUSY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
+    from typing import Any
 
     from cloche.engine.store import Store
+    from cloche.kernel.signals import Caught
 
 Held = dict[str, dict[str, int]]
 _QUICK = 1.0  # seconds; a keeper that dies sooner than this so many times in a row is started with a pause
@@ -51,6 +56,28 @@ def reap(pidfd: int) -> None:
         pass
 
 
+def ended_children() -> list[int]:
+    """The pids of children that have ended and are still to be reaped."""
+    from cloche.kernel.processes import children, zombie_status
+
+    return [pid for pid in children() if zombie_status(pid) is not None]
+
+
+def reap_strangers(ended: list[int], held: Held, keeper: int = 0) -> None:
+    """Reap those of `ended` that nobody holds. Whatever was said before they were listed must be obeyed by now."""
+    known = {keeper}
+    for entry in held.values():
+        try:
+            status = os.waitid(os.P_PIDFD, entry.get("pidfd", -1), os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except OSError:  # none, or no child of ours
+            continue
+        if status:
+            known.add(status.si_pid)
+    for pid in ended:
+        if pid not in known:
+            os.waitpid(pid, 0)
+
+
 def drop(held: Held, key: str) -> None:
     """Close and forget what is held for `key`."""
     for fd in held.pop(key, {}).values():
@@ -64,40 +91,64 @@ def _announce(store: Store, holder: int, keeper: int) -> None:
     os.rename(path + ".new", path)
 
 
-def _serve(sock: _socket.socket, held: Held) -> bool:
+def _serve(sock: _socket.socket, held: Held, keeper: int, caught: Caught) -> bool:
     """Obey the keeper until it dies (False) or says that all is over (True)."""
-    from cloche.engine.protocol import receive, send
+    import select
 
+    from cloche.engine.protocol import DONTWAIT, receive
+
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    poll.register(caught.fileno(), select.POLLIN)
+    ended = ended_children()
     while True:
-        message, fds = receive(sock)
+        try:
+            message, fds = receive(sock, DONTWAIT)
+        except BlockingIOError:
+            if ended:  # a keeper that died had put what it knew of these before
+                reap_strangers(ended, held, keeper)
+            poll.poll()
+            ended = ended_children() if caught.read() else []
+            continue
         if message is None:
             return False
-        op, key = message["op"], message.get("key", "")
-        if op == "put":
-            entry = held.setdefault(key, {})
-            for name, fd in zip(message["names"], fds, strict=True):
-                if name in entry:
-                    os.close(entry[name])
-                entry[name] = fd
-        elif op == "drop":
-            if "pidfd" in held.get(key, {}):
-                reap(held[key]["pidfd"])
-            drop(held, key)
-        elif op == "status":
-            try:
-                send(sock, {"status": child_status(held[key]["pidfd"]) if key in held else None})
-            except OSError:
-                continue  # it died while asking; end-of-file comes next
-        elif op == "end":
-            return True
+        if message["op"] == "end":
+            return True  # with the lock of those who start: nobody begins before both of us are gone
+        _obey(sock, held, message, fds)
 
 
-def hold(store: Store, listening: int) -> None:
+def _obey(sock: _socket.socket, held: Held, message: dict[str, Any], fds: list[int]) -> None:
+    from cloche.engine.protocol import send
+
+    op, key = message["op"], message["key"]
+    if op == "put":
+        entry = held.setdefault(key, {})
+        for name, fd in zip(message["names"], fds, strict=True):
+            if name in entry:
+                os.close(entry[name])
+            entry[name] = fd
+    elif op == "close":
+        fd = held.get(key, {}).pop(message["name"], -1)
+        if fd >= 0:
+            os.close(fd)
+    elif op == "drop":
+        if "pidfd" in held.get(key, {}):
+            reap(held[key]["pidfd"])
+        drop(held, key)
+    elif op == "status":
+        try:
+            send(sock, {"status": child_status(held[key]["pidfd"]) if key in held else None})
+        except OSError:
+            return  # it died while asking; end-of-file comes next
+
+
+def hold(store: Store, listening: int, linger: float) -> None:
     """Hold, and have a keeper, until the keeper says that all is over."""
     import time
 
     from cloche.engine.protocol import pair
     from cloche.kernel.libc import PR_SET_CHILD_SUBREAPER, prctl
+    from cloche.kernel.signals import CHLD, Caught
 
     held: Held = {}
     hurry = 0
@@ -105,24 +156,26 @@ def hold(store: Store, listening: int) -> None:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         ours, theirs = pair()
         holder, began = os.getpid(), time.monotonic()
-        gc.freeze()
-        pid = os.fork()
+        with Caught((CHLD,)) as caught:
+            gc.freeze()
+            pid = os.fork()
+            if pid:
+                theirs.close()
+                _announce(store, holder, pid)
+                over = _serve(ours, held, pid, caught)
+        ours.close()
         if pid == 0:
-            ours.close()
             from cloche.engine.keeper import keep
 
             try:
-                keep(store, held, theirs, listening)
+                keep(store, held, theirs, listening, linger)
             except HolderGone:
                 theirs.close()
                 continue  # what was the keeper is the holder now
-        theirs.close()
-        _announce(store, holder, pid)
-        over = _serve(ours, held)
-        ours.close()
         os.waitid(os.P_PID, pid, os.WEXITED)
+        reap_strangers(ended_children(), held)
         if over:
-            _remove_cgroup(store)
+            leave(store)
             return
         hurry = hurry + 1 if time.monotonic() - began < _QUICK else 0
         if hurry > _PATIENCE:
@@ -160,10 +213,15 @@ def _leave_cgroup(store: Store) -> None:
             file.write("0")
 
 
-def _remove_cgroup(store: Store) -> None:
-    """At the end: back to each hierarchy's root, and the groups that only we were in are gone."""
+def leave(store: Store) -> None:
+    """At the end, by both processes: the socket is gone, and so are the groups that only we were in."""
     from cloche.kernel.cgroups import probe_layout
 
+    for path in (store.socket, store.run + "/keeper/pids"):
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
     for hierarchy in probe_layout().hierarchies:
         group = f"{hierarchy.path}/{store.parent}"
         try:
@@ -171,17 +229,26 @@ def _remove_cgroup(store: Store) -> None:
                 file.write("0")
             os.rmdir(group + "/keeper")
             os.rmdir(group)
-        except OSError as error:  # another keeper has begun, or containers of a version that we do not know
-            print(f"remove cgroup {group}: {error}", file=sys.stderr, flush=True)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno != EBUSY:  # the other of us is still in it and does this too
+                print(f"remove cgroup {group}: {error}", file=sys.stderr, flush=True)
 
 
-def main(root: str) -> None:
-    """The program: `python3 -I -S -B holder.py ROOT`, started by the first client, which waits for a byte on descriptor
-    1."""
+def main(root: str, linger: float = 60.0) -> None:
+    """The program: `python3 -I -S -B holder.py ROOT [LINGER]`, LINGER: seconds that it lives without a container.
+
+    Started by the first client, which waits for a byte on descriptor 1 and passes on 3 the lock of those who start: it
+    is held until we listen, whatever becomes of that client. We are not its child: it may live longer than us.
+    """
     from cloche.engine.store import locate
 
+    if os.fork():
+        os._exit(0)
     store = locate(root)
-    os.dup2(1, 3, inheritable=False)
+    lock, ready = 3, os.dup(1)
+    os.set_inheritable(lock, False)
     _clean_process()
     _leave_cgroup(store)
     import socket
@@ -198,9 +265,10 @@ def main(root: str) -> None:
     errors = os.open(store.run + "/keeper/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     os.dup2(errors, 2)
     os.close(errors)
-    os.write(3, b"1")
-    os.close(3)
-    hold(store, listening.detach())
+    os.close(lock)
+    os.write(ready, b"1")
+    os.close(ready)
+    hold(store, listening.detach(), linger)
 
 
 if __name__ == "__main__":
@@ -208,4 +276,4 @@ if __name__ == "__main__":
     # as the module that the keeper imports, so that there is one HolderGone
     from cloche.engine.holder import main as begin
 
-    begin(sys.argv[1])
+    begin(sys.argv[1], *map(float, sys.argv[2:]))

@@ -1,11 +1,15 @@
 """One process that the keeper looks after: a container's first, or an exec's. What is held for it, and where it stands.
 
-making -> running -> (drained, recorded) -> gone          aborting: its keeper died before it was let go
+making -> running -> (drained, recorded) -> gone
+
+After its keeper's death: aborting, when it was never let go; settling, when it may be that it was not, or has not yet
+executed its program.
 """
 
 from __future__ import annotations
 
 import os
+import select
 from time import time_ns
 
 from cloche.engine.holder import child_status
@@ -34,6 +38,7 @@ class Job:
         self.notes: dict[str, Any] = plan.notes if plan else {}
         self.making: Execution | None = None
         self.log: LogWriter | None = None
+        self.content = b""  # the plan as it came; of one whose keeper died, when somebody has asked for its start again
         self.state = "making"
         self.pid = 0
         self.starters: list[Any] = []
@@ -66,6 +71,10 @@ class Job:
     def pump(self) -> bool:
         """Move what a terminal shows into its pipe, in the kernel; False when there is nothing or no room. EIO: nobody
         has it open."""
+        ready = select.poll()  # reading the terminal itself would wait
+        ready.register(self.held["master"], select.POLLIN)
+        if not any(events & select.POLLIN for _, events in ready.poll(0)):
+            return False
         try:
             return os.splice(self.held["master"], self.held["pump"], _DRAIN, flags=os.SPLICE_F_NONBLOCK) > 0
         except BlockingIOError:
@@ -104,7 +113,7 @@ class Job:
         return -1, "exit status unknown: the process ended while no cloche process was there to see it"
 
     def _zombie(self) -> int | None:
-        status = zombie_status(self.pid) if self.pid else None
+        status = zombie_status(self.pid) if self.pid > 0 else None
         return None if status is None else os.waitstatus_to_exitcode(status)
 
     def out_of_memory(self) -> bool:

@@ -18,18 +18,18 @@ from time import monotonic
 
 from cloche.engine import database, protocol, streams
 from cloche.engine.answers import OPS, Client
-from cloche.engine.holder import Held, HolderGone, drop, reap
-from cloche.engine.job import Job, now
+from cloche.engine.holder import Held, HolderGone, drop, leave, reap
+from cloche.engine.job import Job
 from cloche.engine.loop import Loop
-from cloche.engine.recovery import adopt
+from cloche.engine.records import RecordError, record_created, record_end, record_running
+from cloche.engine.recovery import adopt, make_again
 from cloche.engine.removal import remove_container, sweep
 from cloche.errors import Error
 from cloche.kernel.pidfd import kill_and_wait
 from cloche.kernel.pipes import at_end
-from cloche.kernel.processes import boot_id, start_time
+from cloche.kernel.processes import boot_id
 from cloche.runtime.bell import DONE, binary, sealed
 from cloche.runtime.execution import Execution, StepFailed
-from cloche.step import stored
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from cloche.engine.store import Store
     from cloche.runtime.bell import Failure
+    from cloche.step.stored import StoredPlan
 
-LINGER = 60.0  # seconds without a container
 RETRY = 0.5  # seconds between tries of a log that has no room
 SWEEP = 0.5  # seconds after a removal until the trash is looked into: its clients have read the log by then
 KEPT_EXITS = 4096
@@ -48,8 +48,8 @@ KEPT_EXITS = 4096
 class Keeper(Loop):
     """State of the loop. `held` is shared with the holder's life of this process."""
 
-    def __init__(self, store: Store, held: Held, holder: _socket.socket, listening: int) -> None:
-        self.store, self.held, self.holder = store, held, holder
+    def __init__(self, store: Store, held: Held, holder: _socket.socket, listening: int, linger: float) -> None:
+        self.store, self.held, self.holder, self.linger = store, held, holder, linger
         self.db = database.connect(store)
         self.bell = sealed(binary())
         self.boot = boot_id()
@@ -74,13 +74,11 @@ class Keeper(Loop):
             ready = self.poll.poll(self.patience())
             if self.untidy and not ready:
                 self.untidy = not sweep(self.store)
-            for fd, _ in ready:
-                if call := self.watched.get(fd):
-                    call()
+            self.call_ready(ready)
             at = self.call_due()
             if self.jobs or self.clients:
                 self.idle_since = at
-            elif at - self.idle_since >= LINGER:
+            elif at - self.idle_since >= self.linger:
                 self.end()
 
     def patience(self) -> float:
@@ -89,7 +87,7 @@ class Keeper(Loop):
             return 0
         times = [when for when, _ in self.later]
         if not self.jobs and not self.clients:
-            times.append(self.idle_since + LINGER)
+            times.append(self.idle_since + self.linger)
         return max(0.0, min(times) - monotonic()) if times else -1
 
     def end(self) -> None:
@@ -102,10 +100,11 @@ class Keeper(Loop):
             self.idle_since = monotonic()
             return
         try:
-            os.unlink(self.store.socket)
-        except FileNotFoundError:
+            self.tell({"op": "end"}, (lock,))
+            protocol.receive(self.holder)  # its end-of-file: it has the lock, or is dead
+        except (HolderGone, OSError):
             pass
-        self.tell({"op": "end"})
+        leave(self.store)
         os._exit(0)
 
     def close(self) -> None:
@@ -125,7 +124,7 @@ class Keeper(Loop):
         """To the holder, no answer awaited."""
         try:
             protocol.send(self.holder, message, fds)
-        except OSError as error:
+        except ConnectionError as error:
             raise HolderGone from error
 
     def holder_spoke(self) -> None:
@@ -169,15 +168,17 @@ class Keeper(Loop):
         """One message of a client; nonsense ends the connection."""
         fds: list[int] = []
         try:
-            message, fds = protocol.receive(client.sock)
+            message, fds = protocol.receive(client.sock, protocol.DONTWAIT)
             if message is None:
                 self.leave(client)
                 return
             OPS[message["op"]](self, client, message, fds)
+        except BlockingIOError:
+            return
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, ConnectionError) as error:
             client.answer({"error": f"bad request: {error!r}"})
             self.leave(client)
-        except (OSError, Error) as error:
+        except (OSError, Error, RecordError) as error:
             client.answer({"error": str(error)})
         finally:
             for fd in fds:
@@ -213,14 +214,8 @@ class Keeper(Loop):
     def end_input(self, job: Job) -> None:
         """Close our end of the container's stdin, here and at the holder."""
         if "input" in job.held:
+            self.tell({"op": "close", "key": job.key, "name": "input"})
             os.close(job.held.pop("input"))
-            self.tell({"op": "put", "key": job.key, "names": ["input"]}, (self.null(),))
-
-    def null(self) -> int:
-        """A descriptor that stands for "closed" where only replacing is possible."""
-        if not hasattr(self, "_null"):
-            self._null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        return self._null
 
     def attach_fds(self, job: Job, client: Client) -> tuple[list[str], tuple[int, ...]]:
         """What a client gets to talk to the container directly."""
@@ -244,11 +239,13 @@ class Keeper(Loop):
     # -- making
 
     def make(self, job: Job) -> None:
-        """Begin to execute the plan."""
+        """Begin to execute the plan, which is on disk before anything of it is done."""
         self.jobs[job.key] = job
         stdio: tuple[int, ...] = ()
         try:
             if not job.is_exec:
+                with open(self.store.plan(job.key), "wb", 0) as file:
+                    file.write(job.content)
                 job.log = self.open_log(job)
             stdio, ours = streams.open_streams(job.notes, job.is_exec)
             if ours:
@@ -268,7 +265,6 @@ class Keeper(Loop):
         from cloche.runtime.log import LogWriter
 
         directory = self.store.container(job.key) + "/log"
-        os.makedirs(directory, 0o700, exist_ok=True)
         return LogWriter(directory, job.notes.get("log_size", 10 << 20), job.notes.get("log_files", 3))
 
     def go_on(self, job: Job) -> None:
@@ -278,6 +274,8 @@ class Keeper(Loop):
         token = making.advance()
         if token:
             self.watch(making.fileno(), lambda: self.bell_spoke(job), 0 if token == "started" else select.EPOLLIN)
+            if making.overtaken():
+                self.bell_spoke(job)
         else:
             self.started(job)
 
@@ -294,26 +292,21 @@ class Keeper(Loop):
                 job.pid = making.pid
                 self.put(job.key, pidfd=making.release("pidfd"), status=os.dup(making.status))
             elif job.state == "making":
-                self.record_running(job)
+                self.let_run(job)
             self.go_on(job)
         except StepFailed as problem:
             self.unwatch(waited)
             self.fail(job, problem.failure)
+        except (Error, RecordError) as error:
+            self.give_up(job, {"error": str(error)})
 
-    def record_running(self, job: Job) -> None:
+    def let_run(self, job: Job) -> None:
         """Before the gate: everything that another keeper needs is held or written."""
         making = job.making
         assert making is not None
         if job.notes["tty"]:
             self.put(job.key, master=making.release("terminal.host"))
-        if not job.is_exec:
-            outputs = ",".join(str(os.fstat(job.held[n]).st_ino) for n in ("out", "err") if n in job.held)
-            self.db.execute(
-                "UPDATE containers SET status='running', attempt=?, pid=?, start_time=?, boot=?, outputs=?, started=?, "
-                "finished=0,"
-                " exit_code=0, oom=0, error='' WHERE id=?",
-                (job.attempt, job.pid, start_time(job.pid), self.boot, outputs, now(), job.key),
-            )
+        record_running(self.db, job, self.boot)
         job.state = "running"
         self.watch_running(job)
 
@@ -329,12 +322,17 @@ class Keeper(Loop):
         making = job.making
         assert making is not None
         os.waitpid(making.stage, 0)  # it has ended long ago, after its report
-        for client in job.starters:
-            self.answer_start(job, client)
-        job.starters.clear()
+        self.answer_starters(job)
         making.close()
         job.making = None
         self.watch(job.held["pidfd"], lambda: self.finish(job))
+
+    def answer_starters(self, job: Job) -> None:
+        """It runs, or has run already."""
+        job.state = "running"
+        for client in job.starters:
+            self.answer_start(job, client)
+        job.starters.clear()
 
     def fail(self, job: Job, failure: Failure) -> None:
         """A step was refused."""
@@ -342,7 +340,7 @@ class Keeper(Loop):
 
     def give_up(self, job: Job, answer: dict[str, Any]) -> None:
         """It could not be started: nothing stays."""
-        making = job.making
+        making, job.making = job.making, None
         if making:
             making.close()
             for pid in (making.stage, 0 if "pidfd" in job.held else making.pid):
@@ -352,11 +350,17 @@ class Keeper(Loop):
         if "pidfd" in job.held:
             self.unwatch(job.held["pidfd"])
             kill_and_wait(job.held["pidfd"])
-        if not job.is_exec:
-            self.db.execute("UPDATE containers SET status='created', pid=0, started=0 WHERE id=?", (job.key,))
+        try:
+            record_created(self.db, job)
+        except RecordError as error:
+            print(f"{job.key}: {error}", file=sys.stderr, flush=True)
+            self.after(RETRY, lambda: self.give_up(job, answer))
+            return
         self.forget(job)
         for client in job.starters:  # now that nothing is left
             client.answer(answer)
+        for client in job.waiters:
+            client.answer({"exit": None})
 
     # -- running and ending
 
@@ -404,50 +408,34 @@ class Keeper(Loop):
                 return
             self.unwatch(job.making.fileno())
             self.started(job)
+        self.unwatch(pidfd)
         aborted, failure = job.reports()
-        if aborted or job.state == "aborting":
-            self.make_again(job)
-            return
-        if failure:
+        if failure and not aborted:
             self.fail(job, failure)
             return
-        self.unwatch(pidfd)
         try:
+            if aborted or job.state == "aborting":
+                make_again(self, job)
+                return
+            if job.state == "settling":
+                self.answer_starters(job)
             job.drain()
-        except Stalled:
+            code, reason = job.exit_code(lambda: self.status_of_holders_child(job.key))
+            record_end(self.db, job, code, reason)
+        except (Stalled, RecordError) as error:
+            print(f"{job.key}: {error}", file=sys.stderr, flush=True)
             self.after(RETRY, lambda: self.finish(job))
             return
-        code, reason = job.exit_code(lambda: self.status_of_holders_child(job.key))
-        self.record_end(job, code, reason)
-        waiters = list(job.waiters)
         self.forget(job)
-        for client in waiters:
+        for client in job.waiters:
             client.answer({"exit": code, "reason": reason})
-
-    def record_end(self, job: Job, code: int, reason: str) -> None:
-        """In one transaction: the container's state, and the exit for those who ask after it was removed."""
-        self.db.execute("BEGIN IMMEDIATE")
-        if not job.is_exec:
-            oom = job.out_of_memory()
-            self.db.execute(
-                "UPDATE containers SET status='exited', pid=0, finished=?, exit_code=?, oom=?, error=? WHERE id=?",
-                (now(), code, oom, reason, job.key),
-            )
-        self.db.execute(
-            "INSERT OR REPLACE INTO exits VALUES (?, ?, ?, ?, ?)", (job.ident, job.attempt, code, reason, now())
-        )
-        self.db.execute("COMMIT")
 
     def forget(self, job: Job) -> None:
         """Undo the plan, reap, drop; remove what shall not stay."""
         for fd in job.held.values():
             self.unwatch(fd)
         job.close()
-        if job.plan:
-            for problem in job.plan.undo():
-                print(f"undo {job.key}: {problem}", file=sys.stderr, flush=True)
-        if not job.is_exec:
-            self.unlink_plan(job.key)
+        self.undo(job.key, job.plan)
         if "pidfd" in job.held:
             reap(job.held["pidfd"])
         self.tell({"op": "drop", "key": job.key})
@@ -456,18 +444,29 @@ class Keeper(Loop):
         if job.notes.get("remove"):
             self.remove(job.key)
 
-    def unlink_plan(self, ident: str) -> None:
-        try:
-            os.unlink(self.store.plan(ident))
-        except FileNotFoundError:
-            pass
+    def undo(self, key: str, plan: StoredPlan | None) -> None:
+        """Take back what the plan may have made, then forget it; what could not be taken back is tried again by the
+        next keeper."""
+        problems = plan.undo() if plan else []
+        for problem in problems:
+            print(f"undo {key}: {problem}", file=sys.stderr, flush=True)
+        if not problems and not key.startswith("exec:"):
+            try:
+                os.unlink(self.store.plan(key))
+            except FileNotFoundError:
+                pass
 
     def remove(self, ident: str) -> None:
         """--rm: the row, the directory; only of what has ended (a container that could not be started is its
         client's)."""
         row = self.db.execute("SELECT status FROM containers WHERE id=?", (ident,)).fetchone()
         if row and row["status"] == database.EXITED:
-            remove_container(self.store, self.db, ident)
+            try:
+                remove_container(self.store, self.db, ident)
+            except (Error, OSError, RecordError) as error:
+                print(f"remove {ident}: {error}", file=sys.stderr, flush=True)
+                self.after(RETRY, lambda: self.remove(ident))
+                return
             if not self.removed:
                 self.after(SWEEP, self.tidy)
             self.removed += 1
@@ -478,29 +477,10 @@ class Keeper(Loop):
         self.untidy, self.removed = True, 0
         self.db.execute("DELETE FROM exits WHERE rowid <= (SELECT max(rowid) FROM exits) - ?", (KEPT_EXITS,))
 
-    def make_again(self, job: Job) -> None:
-        """It gave up at its gate because a keeper died: undo; who waits for the start gets it from the start."""
-        starters, plan, attempt = job.starters, job.plan, job.attempt
-        if "pidfd" in job.held:
-            kill_and_wait(job.held["pidfd"])
-        content = stored.dump(plan) if plan and not job.is_exec else b""
-        notes, job.notes = job.notes, {}
-        if not job.is_exec:
-            self.db.execute("UPDATE containers SET status='created', pid=0, started=0 WHERE id=?", (job.key,))
-        self.forget(job)
-        job.notes = notes
-        if content:
-            with open(self.store.plan(job.key), "wb") as file:
-                file.write(content)
-        if starters and plan:
-            again = Job(job.key, plan, self.held.setdefault(job.key, {}), attempt)
-            again.starters = starters
-            self.make(again)
 
-
-def keep(store: Store, held: Held, holder: _socket.socket, listening: int) -> None:
+def keep(store: Store, held: Held, holder: _socket.socket, listening: int, linger: float) -> None:
     """Be the keeper. Raises HolderGone when this process must become the holder."""
-    keeper = Keeper(store, held, holder, listening)
+    keeper = Keeper(store, held, holder, listening, linger)
     try:
         adopt(keeper)
         keeper.run()

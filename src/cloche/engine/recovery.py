@@ -8,7 +8,9 @@ import sys
 from cloche.engine import database
 from cloche.engine.holder import drop
 from cloche.engine.job import ERR, OUT, Job
-from cloche.kernel.pidfd import open_process
+from cloche.engine.records import record_created, record_end
+from cloche.errors import Error, Invalid
+from cloche.kernel.pidfd import KILL, kill_and_wait, open_process, process_of, send_signal
 from cloche.step import stored
 
 TYPE_CHECKING = False
@@ -29,24 +31,23 @@ def adopt(keeper: Keeper) -> None:
             _adopt_lost(keeper, row)
     for ident in os.listdir(keeper.store.run + "/plans"):
         if ident not in keeper.jobs:
-            plan = _read_plan(keeper, ident)
-            if plan:
-                plan.undo()
+            keeper.undo(ident, _read_plan(keeper, ident))
     for row in keeper.db.execute("SELECT id FROM containers WHERE status='exited' AND remove=1").fetchall():
         if row["id"] not in keeper.jobs:
             keeper.remove(row["id"])
 
 
 def _read_plan(keeper: Keeper, ident: str) -> stored.StoredPlan | None:
+    """None where there is none, or one that was not written to its end: nothing of it was done."""
     try:
         with open(keeper.store.plan(ident), "rb") as file:
             return stored.load(file.read())
-    except FileNotFoundError:
+    except (FileNotFoundError, Invalid):
         return None
 
 
 def _adopt_held(keeper: Keeper, key: str) -> None:
-    """What another keeper held: running; or never let go, then it gives up by itkeeper."""
+    """What another keeper held: running; or never let go, then it is made again when its client asks again."""
     held = keeper.held[key]
     if "pidfd" not in held:
         keeper.tell({"op": "drop", "key": key})
@@ -54,25 +55,52 @@ def _adopt_held(keeper: Keeper, key: str) -> None:
         return
     row = keeper.db.execute("SELECT * FROM containers WHERE id=?", (key,)).fetchone()
     job = Job(key, None if key.startswith("exec:") else _read_plan(keeper, key), held, row["attempt"] if row else "")
-    job.pid = row["pid"] if row else 0
+    job.pid = process_of(held["pidfd"])
     if job.is_exec:
         job.notes = {"stdin_once": True, "tty": "master" in held}
-        job.orphaned = True
     keeper.jobs[key] = job
     if not job.is_exec and (not row or row["status"] == database.CREATED):
         job.state = "aborting"
+        send_signal(held["pidfd"], KILL)
         keeper.watch(held["pidfd"], lambda: keeper.finish(job))
         return
-    if not job.is_exec and row["status"] == database.EXITED:
+    if _is_recorded(keeper, job, row):
         keeper.forget(job)
         return
     job.state = "running"
-    if not job.is_exec:
-        job.log = keeper.open_log(job)
-    job.orphaned = False
+    if "status" in held:  # not of one that was found again after the death of both
+        job.state = "settling"
+        keeper.watch(held["status"], lambda: _settle(keeper, job), 0)
+    _open_log(keeper, job)
     keeper.watch_running(job)
     if job.notes.get("stdin_once"):
         keeper.after(FORSAKEN, lambda: None if job.attached or keeper.jobs.get(key) is not job else keeper.forsake(job))
+
+
+def _is_recorded(keeper: Keeper, job: Job, row: Any) -> bool:
+    """Whether its end was seen and written before the death."""
+    if not job.is_exec:
+        return bool(row["status"] == database.EXITED)
+    return keeper.db.execute("SELECT 1 FROM exits WHERE id=?", (job.ident,)).fetchone() is not None
+
+
+def _settle(keeper: Keeper, job: Job) -> None:
+    """The end of the status pipe: it has executed its program; or it ends, and is dealt with then."""
+    keeper.unwatch(job.held["status"])
+    aborted, failure = job.reports()
+    if not aborted and not failure and job.state == "settling":
+        keeper.answer_starters(job)
+
+
+def _open_log(keeper: Keeper, job: Job) -> None:
+    """Where somebody has deleted the log's directory, what comes is read and thrown away: the container runs on."""
+    if job.is_exec:
+        return
+    try:
+        job.log = keeper.open_log(job)
+    except Error as error:
+        print(f"{job.key}: {error}", file=sys.stderr, flush=True)
+        job.orphaned = True
 
 
 def _adopt_lost(keeper: Keeper, row: Any) -> None:
@@ -86,12 +114,12 @@ def _adopt_lost(keeper: Keeper, row: Any) -> None:
             raise ProcessLookupError(3, "another boot")
         pidfd = open_process(row["pid"], row["start_time"])
     except OSError:
-        keeper.record_end(job, -1, "exit status unknown: it ended while no cloche process was running")
+        record_end(keeper.db, job, -1, "exit status unknown: it ended while no cloche process was running")
         keeper.forget(job)
         return
     keeper.jobs[ident] = job
     keeper.put(ident, pidfd=pidfd, **_outputs_again(keeper, row))
-    job.log = keeper.open_log(job)
+    _open_log(keeper, job)
     job.state = "running"
     keeper.watch_running(job)
 
@@ -107,3 +135,20 @@ def _outputs_again(keeper: Keeper, row: Any) -> dict[str, int]:
         except OSError as error:
             print(f"{row['id']}: output cannot be had again: {error}", file=sys.stderr, flush=True)
     return found
+
+
+def make_again(keeper: Keeper, job: Job) -> None:
+    """It gave up at its gate because a keeper died: undo; who has asked for the start again gets it from the start.
+
+    Raises RecordError; then call again later.
+    """
+    kill_and_wait(job.held["pidfd"])
+    record_created(keeper.db, job)
+    keeper.forget(job)
+    if job.starters and job.content:
+        again = Job(job.key, stored.load(job.content), keeper.held.setdefault(job.key, {}), job.attempt)
+        again.content, again.starters, again.waiters = job.content, job.starters, job.waiters
+        keeper.make(again)
+        return
+    for client in job.waiters:
+        client.answer({"exit": None})

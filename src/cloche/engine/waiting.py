@@ -20,10 +20,31 @@ class Waiting:
 
     def __init__(self, keeper: Keeper, ident: str, attached: bool = False) -> None:
         self._keeper, self._ident, self._attached = keeper, ident, attached
+        self._ended = False  # our side of its stdin has been closed
         keeper.send({"op": "wait", "id": ident})
+        self._connection = keeper.connection
+        if attached and keeper.answered != keeper.connection:  # who let us attach is gone already
+            self._ask()
+
+    def _ask(self) -> None:
+        """All again, on one connection."""
+        asked = ["attach"] * self._attached + ["wait"] + ["end_input"] * self._ended
+        self._connection = -1
+        while self._connection != self._keeper.connection:
+            self._keeper.connected()
+            self._connection = self._keeper.connection
+            for op in asked:  # attach: so that a new keeper does not take our container's stdin for forsaken
+                self._keeper.send({"op": op, "id": self._ident})
+
+    def end_input(self) -> None:
+        """Our side of its stdin has been closed; whichever keeper there is shall close its own."""
+        self._ended = True
+        self._keeper.send({"op": "end_input", "id": self._ident})
 
     def fileno(self) -> int:
         """Changes when the keeper does."""
+        if self._connection != self._keeper.connection:
+            self._ask()
         return self._keeper.fileno()
 
     def result(self) -> Ending | None:
@@ -33,12 +54,12 @@ class Waiting:
             for fd in fds:
                 os.close(fd)
             if answer is None:
-                if self._attached:  # so that the new keeper does not take our container's stdin for forsaken
-                    self._keeper.send({"op": "attach", "id": self._ident})
-                self._keeper.send({"op": "wait", "id": self._ident})
+                self._ask()
                 return None
             if "exit" in answer:
                 code = answer["exit"]
-                return Ending((-1 if code is None else code, answer.get("reason", "")))
+                if code is None:
+                    return Ending((-1, "exit status unknown: nobody saw its end"))
+                return Ending((code, answer.get("reason", "")))
             if "error" in answer or "ok" in answer:
                 return None  # of the attach above

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # without the enums around it
 import os
+
+KILL = 9
 
 # include/uapi/linux/pidfd.h: _IOWR(0xFF, 11, 64 bytes)
 _GET_INFO = 3 << 30 | 64 << 16 | 0xFF << 8 | 11
@@ -43,15 +46,19 @@ def exit_status(pidfd: int) -> int | None:
     return os.waitstatus_to_exitcode(unpack_from("=i", info, 60)[0]) if mask & _INFO_EXIT else None
 
 
+def send_signal(pidfd: int, number: int) -> None:
+    """pidfd_send_signal(2); one that is gone is no matter."""
+    try:
+        _signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        pass
+
+
 def kill_and_wait(pidfd: int) -> None:
     """SIGKILL, and wait until the process is a zombie or gone."""
     import select
-    import signal
 
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    send_signal(pidfd, KILL)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     poll.poll()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 HUP, INT, QUIT, USR1 = _signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGUSR1
 USR2, PIPE, ALRM, TERM = _signal.SIGUSR2, _signal.SIGPIPE, _signal.SIGALRM, _signal.SIGTERM
 CONT, STOP, TSTP, TTOU = _signal.SIGCONT, _signal.SIGSTOP, _signal.SIGTSTP, _signal.SIGTTOU
-WINCH = _signal.SIGWINCH
+WINCH, CHLD = _signal.SIGWINCH, _signal.SIGCHLD
 REAL_TIME = tuple(range(_signal.SIGRTMIN, _signal.SIGRTMAX + 1))
 
 

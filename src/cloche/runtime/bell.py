@@ -32,7 +32,6 @@ class Failure(Value):
     number: int
     errno: int
     detail: str = ""
-    actor: int = 0  # 1 the stage, 2 the new process
 
 
 def binary() -> str:
@@ -84,10 +83,10 @@ def parse(message: bytes) -> tuple[tuple[RawRecord, ...], Failure | None]:
     """
     whole = len(message) - len(message) % _SIZE
     records = tuple(iter_unpack(_RECORD, message[:whole]))
-    for at, (kind, actor, number, errno, length) in enumerate(records):
+    for at, (kind, _, number, errno, length) in enumerate(records):
         if kind == FAILED:
             text = message[(at + 1) * _SIZE :][:length]
-            return records[:at], Failure(number, errno, text.decode("utf-8", "backslashreplace"), actor)
+            return records[:at], Failure(number, errno, text.decode("utf-8", "backslashreplace"))
     if whole != len(message):
         raise ValueError(f"{len(message) - whole} stray bytes in a report")
     return records, None

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cloche.step.stored import StoredPlan
 
 ENOENT, EACCES, ENOEXEC, EINVAL = 2, 13, 8, 22
-STAGE = 1
+STAGE, INIT = 1, 2
 
 
 class StepFailed(Exception):
@@ -60,7 +60,7 @@ def explain(plan: Plan, failure: Failure) -> Error:
         from cloche.errors import cause_of
 
         cause = f"{failure.detail}: {cause_of(failure.errno)}"
-    if failure.errno == EINVAL and getattr(act.step, "idmap", ()):
+    if failure.errno == EINVAL and getattr(act.step, "idmap", False):
         hint = "put the store (CLOCHE_ROOT) on ext4, xfs or btrfs; tmpfs can from Linux 6.3 on"
         return Unsupported(where, "this file system cannot be mounted id-mapped", hint)
     return Error(where, cause, _hint(failure.errno))
@@ -232,7 +232,10 @@ class Execution:
                 raise BlockingIOError
             if early is None:
                 return message, descriptor
-        self._early = None  # its turn; or the stage ended without a word, and so has init
+            if early[1] >= 0:
+                os.close(early[1])
+            early = (early[0] if parse(early[0])[1] else b""), -1  # the stage ended without a word, and so has init
+        self._early = None
         return early
 
     def _read_control(self) -> tuple[bytes, int]:

@@ -33,14 +33,16 @@ def main(parsed: Parsed) -> int:
     master = fds.get("master")
     pipe = fds.get("input")
 
+    ending = Waiting(engine.keeper, made.id, attached=True)
+
     def end_input() -> None:
         if pipe is not None:
             os.close(fds.pop("input"))
-            engine.keeper.send({"op": "end_input", "id": made.id})
+            ending.end_input()
 
     output = Pipes({1: master} if master is not None else {1: fds["out"], 2: fds["err"]})
     taken = (master if request.interactive else None) if master is not None else pipe
-    streams = Streams(output, Waiting(engine.keeper, made.id, attached=True), taken, master, end_input)
+    streams = Streams(output, ending, taken, master, end_input)
     outcome = attach(
         streams,
         stdin=0 if taken is not None else None,

@@ -1,0 +1,51 @@
+"""What the keeper writes of a process into the database: that it runs, that it never did, how it ended."""
+
+from __future__ import annotations
+
+import os
+from _sqlite3 import Error as RecordError
+
+from cloche.engine.database import together
+from cloche.engine.job import now
+from cloche.errors import Conflict
+from cloche.kernel.processes import start_time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _sqlite3 as sqlite3
+
+    from cloche.engine.job import Job
+
+__all__ = ["RecordError", "record_created", "record_end", "record_running"]
+
+
+def record_running(db: sqlite3.Connection, job: Job, boot: str) -> None:
+    """All that finds it again when every process of ours has died. Raises Conflict when it is gone, RecordError."""
+    if job.is_exec:
+        return
+    outputs = ",".join(str(os.fstat(job.held[name]).st_ino) for name in ("out", "err") if name in job.held)
+    done = db.execute(
+        "UPDATE containers SET status='running', attempt=?, pid=?, start_time=?, boot=?, outputs=?, started=?,"
+        " finished=0, exit_code=0, oom=0, error='' WHERE id=?",
+        (job.attempt, job.pid, start_time(job.pid), boot, outputs, now(), job.key),
+    )
+    if not done.rowcount:
+        raise Conflict(f"start container {job.key[:12]}", "it was removed meanwhile")
+
+
+def record_created(db: sqlite3.Connection, job: Job) -> None:
+    """It does not run, and never did. Raises RecordError."""
+    if not job.is_exec and job.state != "making":
+        db.execute("UPDATE containers SET status='created', pid=0, started=0 WHERE id=?", (job.key,))
+
+
+def record_end(db: sqlite3.Connection, job: Job, code: int, reason: str) -> None:
+    """In one transaction: the container's state, and the exit for those who ask after it was removed. Raises
+    RecordError."""
+    at = now()
+    ended = (at, code, job.out_of_memory(), reason, job.key)
+    together(
+        db,
+        ("UPDATE containers SET status='exited', pid=0, finished=?, exit_code=?, oom=?, error=? WHERE id=?", ended),
+        ("INSERT OR REPLACE INTO exits VALUES (?, ?, ?, ?, ?)", (job.ident, job.attempt, code, reason, at)),
+    )
