@@ -247,7 +247,8 @@ def main(root: str, linger: float = 60.0) -> None:
     if os.fork():
         os._exit(0)
     store = locate(root)
-    lock, ready = 3, os.dup(1)
+    lock, ready = 3, os.dup2(1, 4, inheritable=False)
+    os.closerange(5, 1 << 20)  # whatever the first caller's process lets its children inherit
     os.set_inheritable(lock, False)
     _clean_process()
     _leave_cgroup(store)
