@@ -1,8 +1,8 @@
-"""Killing a process at an exact moment: before or after its n-th system call, by ptrace(2), with nothing in the product.
+"""Killing a process at an exact moment: before or after its n-th system call, by ptrace(2).
 
-    with killed_at(pid, 17) as killer:
-        ...                     # whatever makes the process work
-    killer.done                 # False: it made fewer stops than that meanwhile, and lives
+with killed_at(pid, 17) as killer:
+    ...                     # whatever makes the process work
+killer.done                 # False: it made fewer stops than that meanwhile, and lives
 """
 
 from __future__ import annotations

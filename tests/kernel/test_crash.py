@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import select
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,14 +17,13 @@ import pytest
 import leftovers
 from cloche.engine.containers import Engine
 from cloche.engine.execs import run as run_exec
-from cloche.engine.request import ExecRequest, Program, RunRequest
+from cloche.engine.request import ExecRequest
 from cloche.sdk import Client, Container
 from stepping import killed_at
 
 pytestmark = [pytest.mark.requires("root", "overlay"), pytest.mark.torture, pytest.mark.timeout(600)]
 SCRIPT = "echo out 1; echo err 1 >&2; sleep 0.02; echo out 2; echo err 2 >&2; exit 7"
 SHELL = ("sh", "-c", SCRIPT)
-DEFAULTS = {"network": "none"}
 
 
 class House:
@@ -39,9 +37,11 @@ class House:
         self.held = self.descriptors()
 
     def pids(self) -> tuple[int, int]:
-        """Holder and keeper that answer."""
-        answer, _ = self.engine.keeper.ask({"op": "info"})
-        return answer["holder"], answer["keeper"]
+        """Holder and keeper that answer; not while a death has not been noticed."""
+        while True:
+            answer, _ = self.engine.keeper.ask({"op": "info"})
+            if str(self.root).encode() in Path(f"/proc/{answer['holder']}/cmdline").read_bytes():
+                return answer["holder"], answer["keeper"]
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pids()[0]}/fd"))
