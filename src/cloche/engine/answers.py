@@ -119,10 +119,12 @@ def attach(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[i
     """Descriptors to talk to a running container."""
     job = next((j for j in keeper.jobs.values() if j.ident == message["id"]), None)
     if not job or job.state not in ("running", "settling"):
-        client.answer({"error": "it is not running", "conflict": True})
-        return
-    names, fds = keeper.attach_fds(job, client)
-    client.answer({"ok": True, "pid": job.pid, "fds": names}, fds)
+        answer, fds = {"error": "it is not running", "conflict": True}, ()
+    else:
+        names, fds = keeper.attach_fds(job, client)
+        answer = {"ok": True, "pid": job.pid, "fds": names}
+    if not message.get("quiet"):
+        client.answer(answer, fds)
 
 
 def end_input(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
@@ -130,7 +132,8 @@ def end_input(keeper: Keeper, client: Client, message: dict[str, Any], _fds: lis
     job = next((j for j in keeper.jobs.values() if j.ident == message["id"]), None)
     if job and job.notes.get("stdin_once", job.is_exec):
         keeper.end_input(job)
-    client.answer({"ok": True})
+    if not message.get("quiet"):
+        client.answer({"ok": True})
 
 
 def info(keeper: Keeper, client: Client, _message: dict[str, Any], _fds: list[int]) -> None:

@@ -97,6 +97,8 @@ def run(
         for fd in (*fds.values(), *([typing] if typing >= 0 else ())):
             os.close(fd)
         pipes.close()
+        if result is None:
+            engine.keeper.close()  # an answer that nobody waits for any more would be taken for another's
     return result[0], b"".join(out[1]), b"".join(out[2])
 
 

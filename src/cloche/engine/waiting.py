@@ -16,7 +16,10 @@ class Ending(tuple[int, str]):
 
 
 class Waiting:
-    """Asks at once; `result()` when `fileno()` is readable. A keeper that dies is asked again, its successor knows."""
+    """Asks at once; `result()` when `fileno()` is readable. A keeper that dies is asked again, its successor knows.
+
+    Its end is the only answer that comes: the connection stays usable for others, once it has come.
+    """
 
     def __init__(self, keeper: Keeper, ident: str, attached: bool = False) -> None:
         self._keeper, self._ident, self._attached = keeper, ident, attached
@@ -34,12 +37,12 @@ class Waiting:
             self._keeper.connected()
             self._connection = self._keeper.connection
             for op in asked:  # attach: so that a new keeper does not take our container's stdin for forsaken
-                self._keeper.send({"op": op, "id": self._ident})
+                self._keeper.send({"op": op, "id": self._ident, "quiet": True})
 
     def end_input(self) -> None:
         """Our side of its stdin has been closed; whichever keeper there is shall close its own."""
         self._ended = True
-        self._keeper.send({"op": "end_input", "id": self._ident})
+        self._keeper.send({"op": "end_input", "id": self._ident, "quiet": True})
 
     def fileno(self) -> int:
         """Changes when the keeper does."""
@@ -61,5 +64,3 @@ class Waiting:
                 if code is None:
                     return Ending((-1, "exit status unknown: nobody saw its end"))
                 return Ending((code, answer.get("reason", "")))
-            if "error" in answer or "ok" in answer:
-                return None  # of the attach above
