@@ -121,8 +121,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def kills() -> int:
-    """How often a test of the crash promise kills a process: a few dozen in the suite, a thousand by `make torture`."""
-    return int(os.environ.get("CLOCHE_KILLS", "30"))
+    """How often a test of the crash promise kills a process: a few dozen in the suite, a thousand by `make torture`.
+
+    Fewer in User Mode Linux, where everything takes ten times as long.
+    """
+    return int(os.environ.get("CLOCHE_KILLS", "6" if os.environ.get("CLOCHE_LANE") == "v2" else "30"))
 
 
 @pytest.fixture

@@ -50,9 +50,8 @@ def descriptors(engine: Engine) -> tuple[int, int]:
 
 def kernel_objects(engine: Engine) -> tuple[list[str], list[str], int]:
     """Cgroups of this store's containers, stored plans, children of the keeper (zombies too)."""
-    groups = [
-        str(p) for p in Path("/sys/fs/cgroup").glob(f"**/{engine.store.parent}/*") if p.is_dir() and p.name != "keeper"
-    ]
+    parents = [Path(h.path) / engine.store.parent for h in engine.host.cgroups.hierarchies]
+    groups = [str(p) for parent in parents for p in parent.iterdir() if p.is_dir() and p.name != "keeper"]
     answer, _ = engine.keeper.ask({"op": "info"})
     children = Path(f"/proc/{answer['keeper']}/task/{answer['keeper']}/children").read_text().split()
     return groups, os.listdir(engine.store.run + "/plans"), len(children)

@@ -119,12 +119,13 @@ def attach(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[i
     """Descriptors to talk to a running container."""
     job = next((j for j in keeper.jobs.values() if j.ident == message["id"]), None)
     if not job or job.state not in ("running", "settling"):
-        answer, fds = {"error": "it is not running", "conflict": True}, ()
+        answer: dict[str, Any] = {"error": "it is not running", "conflict": True}
+        passed: tuple[int, ...] = ()
     else:
-        names, fds = keeper.attach_fds(job, client)
+        names, passed = keeper.attach_fds(job, client)
         answer = {"ok": True, "pid": job.pid, "fds": names}
     if not message.get("quiet"):
-        client.answer(answer, fds)
+        client.answer(answer, passed)
 
 
 def end_input(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:

@@ -120,6 +120,16 @@ class Keeper:
                 self.close()
         raise Error(f"ask the keeper to {message['op']}", "no keeper stays alive", f"see {self.store.run}/keeper/log")
 
+    def tell(self, message: dict[str, Any]) -> bool:
+        """Send on the connection that there is; False when it is dead: then nothing of it will come."""
+        try:
+            if self._sock and self._pid == os.getpid():
+                protocol.send(self._sock, message)
+                return True
+        except OSError:
+            self.close()
+        return False
+
     def receive(self) -> tuple[dict[str, Any] | None, list[int]]:
         """The next answer; None when the keeper died before it came."""
         try:

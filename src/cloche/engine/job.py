@@ -15,7 +15,7 @@ from time import time_ns
 from cloche.engine.holder import child_status
 from cloche.kernel.pidfd import exit_status
 from cloche.kernel.processes import zombie_status
-from cloche.runtime.bell import ABORTED, parse, peek
+from cloche.runtime.bell import STARTED, parse, peek
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,11 +97,12 @@ class Job:
                 more = True
 
     def reports(self) -> tuple[bool, Failure | None]:
-        """Whether bell gave up at the gate, and whether a step behind it failed; looked at, not taken."""
+        """Of one that has executed its program or ended: whether bell gave up before, and whether a step behind the
+        gate failed; looked at, not taken."""
         if "status" not in self.held:
             return False, None
         records, failure = parse(peek(self.held["status"]))
-        return any(r[0] == ABORTED for r in records), failure
+        return not failure and not any(r[0] == STARTED for r in records), failure
 
     def exit_code(self, ask_holder: Any) -> tuple[int, str]:
         """The exit status as a shell counts it, and "" or why it is not known."""

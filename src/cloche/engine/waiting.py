@@ -24,29 +24,29 @@ class Waiting:
     def __init__(self, keeper: Keeper, ident: str, attached: bool = False) -> None:
         self._keeper, self._ident, self._attached = keeper, ident, attached
         self._ended = False  # our side of its stdin has been closed
-        keeper.send({"op": "wait", "id": ident})
-        self._connection = keeper.connection
-        if attached and keeper.answered != keeper.connection:  # who let us attach is gone already
+        self._connection = keeper.answered if attached else -1  # there, the start has attached us
+        if self._connection != keeper.connection or not keeper.tell({"op": "wait", "id": ident}):
             self._ask()
 
     def _ask(self) -> None:
         """All again, on one connection."""
         asked = ["attach"] * self._attached + ["wait"] + ["end_input"] * self._ended
-        self._connection = -1
-        while self._connection != self._keeper.connection:
+        while True:
             self._keeper.connected()
             self._connection = self._keeper.connection
-            for op in asked:  # attach: so that a new keeper does not take our container's stdin for forsaken
-                self._keeper.send({"op": op, "id": self._ident, "quiet": True})
+            # attach: so that a new keeper does not take our container's stdin for forsaken
+            if all(self._keeper.tell({"op": op, "id": self._ident, "quiet": True}) for op in asked):
+                return
 
     def end_input(self) -> None:
         """Our side of its stdin has been closed; whichever keeper there is shall close its own."""
         self._ended = True
-        self._keeper.send({"op": "end_input", "id": self._ident, "quiet": True})
+        if not self._keeper.tell({"op": "end_input", "id": self._ident, "quiet": True}):
+            self._ask()
 
     def fileno(self) -> int:
         """Changes when the keeper does."""
-        if self._connection != self._keeper.connection:
+        if self._connection != self._keeper.connection or self._keeper.fileno() < 0:
             self._ask()
         return self._keeper.fileno()
 
