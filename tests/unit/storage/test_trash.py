@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -84,16 +87,25 @@ def make_deep(folder: Path, depth: int) -> None:
     os.close(fd)
 
 
-def test_nesting_deeper_than_any_path_is_no_obstacle(tmp_path: Path) -> None:
+@pytest.fixture
+def abyss() -> Iterator[Path]:
+    """A folder for trees of any depth. Not tmp_path: a run that is killed leaves it, and pytest's own removal of old
+    folders recurses, so every later run would fail at its end."""
+    path = Path(tempfile.mkdtemp(prefix="cloche-abyss-"))
+    yield path
+    subprocess.run(["rm", "-rf", "--one-file-system", str(path)], check=True)
+
+
+def test_nesting_deeper_than_any_path_is_no_obstacle(abyss: Path) -> None:
     for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        make_deep(tmp_path / name, 2000)
-    discard(str(tmp_path), str(tmp_path / "one"))
-    assert empty_trash(str(tmp_path)) and os.listdir(tmp_path / "trash") == []
-    fd = os.open(tmp_path, os.O_RDONLY)
+        (abyss / name).mkdir()
+        make_deep(abyss / name, 2000)
+    discard(str(abyss), str(abyss / "one"))
+    assert empty_trash(str(abyss)) and os.listdir(abyss / "trash") == []
+    fd = os.open(abyss, os.O_RDONLY)
     remove_tree(fd, b"two")
     os.close(fd)
-    assert sorted(os.listdir(tmp_path)) == ["trash"]
+    assert sorted(os.listdir(abyss)) == ["trash"]
 
 
 def test_a_trash_that_is_a_link_is_not_followed(tmp_path: Path, outside: Path) -> None:
