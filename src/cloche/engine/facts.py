@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cloche.step.host import Host
 
 
-REVISION = 2  # of the default seccomp profile: raised with every change of it, for filters are kept by this name
+REVISION = 3  # of the default seccomp profile: raised with every change of it, for filters are kept by this name
 
 
 def devices(config: ContainerConfig) -> tuple[Device, ...]:
@@ -85,14 +85,25 @@ def seccomp(config: ContainerConfig, store: Store, host: Host) -> tuple[bytes, i
         except ValueError as error:
             raise Invalid("read the seccomp profile", f"it is not JSON ({error})") from None
         profile = resolve_profile(document, names, host.arch, host.kernel)
-        key = profile_key(profile, host.arch, host.kernel)
+        key = profile_key(profile, host.arch, host.kernel, _libseccomp(host.arch))
     else:
         # the default profile depends on nothing else, so its name is found without making it
         from cloche.kernel.capabilities import mask
         from cloche.version import VERSION
 
-        key = f"default-{VERSION}.{REVISION}-{host.arch}-{host.kernel[0]}.{host.kernel[1]}-{mask(names):x}"
+        where = f"{host.arch}-{host.kernel[0]}.{host.kernel[1]}-{_libseccomp(host.arch)}"
+        key = f"default-{VERSION}.{REVISION}-{where}-{mask(names):x}"
     return _cached(store.root + "/cache/seccomp-" + key, lambda: _compile(config, host, names))
+
+
+def _libseccomp(arch: str) -> str:
+    """Its version, as its file is named (libseccomp.so.2.5.4), found without loading it; "" if it is elsewhere."""
+    for directory in (f"/usr/lib/{arch}-linux-gnu", "/usr/lib64", "/usr/lib"):
+        try:
+            return os.path.basename(os.readlink(directory + "/libseccomp.so.2"))
+        except OSError:
+            pass
+    return ""
 
 
 def _compile(config: ContainerConfig, host: Host, names: tuple[str, ...]) -> tuple[bytes, int]:

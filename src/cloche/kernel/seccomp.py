@@ -5,20 +5,21 @@ ENOSYS, not the profile's EPERM, or programs would believe that they may not ins
 libseccomp's program stand a few instructions of our own. They answer, by number from the table below, calls that this
 libseccomp does not know, and ENOSYS to what is above the newest call that the profile names; all else goes on to
 libseccomp's. They speak of numbers from 424 on only, which mean the same on every architecture that they let in (x32's
-have bit 30, MIPS counts from elsewhere: both go on, as do the calls of an architecture that the profile does not list,
-which libseccomp's program ends). A profile that lets unknown calls pass, or be traced, gets no ENOSYS.
+have bit 30 besides; calls of its own and of 32-bit ARM, which stand above, are libseccomp's). MIPS counts from
+elsewhere and goes on, and so do the calls of an architecture that the profile does not list, which libseccomp's program
+ends. A profile that lets unknown calls pass, or be traced, gets no ENOSYS.
 """
 
 from __future__ import annotations
 
 import os
-from struct import iter_unpack, pack
+from struct import iter_unpack, pack, unpack
 
 from cloche.errors import Error, Invalid, Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, Protocol
 
     class Condition(Protocol):
@@ -66,17 +67,19 @@ ALLOW, LOG, TRACE, ERRNO, TRAP, KILL_THREAD, KILL_PROCESS, NOTIFY = (
 EPERM, EEXIST, ENOSYS = 1, 17, 38
 _ACTIONS = {
     "ALLOW": ALLOW, "LOG": LOG, "TRACE": TRACE, "ERRNO": ERRNO, "TRAP": TRAP,
-    "KILL": KILL_THREAD, "KILL_THREAD": KILL_THREAD, "KILL_PROCESS": KILL_PROCESS,
+    "KILL": KILL_THREAD, "KILL_THREAD": KILL_THREAD, "KILL_PROCESS": KILL_PROCESS, "NOTIFY": NOTIFY,
 }  # fmt: skip
 _OPERATORS = {"NE": 1, "LT": 2, "LE": 3, "EQ": 4, "GE": 5, "GT": 6, "MASKED_EQ": 7}
 FLAGS = {"TSYNC": 1, "LOG": 2, "SPEC_ALLOW": 4, "WAIT_KILLABLE_RECV": 32}
+NEW_LISTENER, _TSYNC_ESRCH = 8, 16
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7, "i686": 0x40000003}
 # libseccomp's names of architectures whose numbers agree from 424 on, as linux/audit.h numbers them
 _COMMON_ARCHITECTURES = {
     "X86_64": 0xC000003E, "X86": 0x40000003, "X32": 0xC000003E, "AARCH64": 0xC00000B7, "ARM": 0x40000028,
     "RISCV64": 0xC00000F3, "PPC64LE": 0xC0000015, "S390X": 0x80000016, "S390": 0x00000016,
 }  # fmt: skip
-_X32_BIT = 0x40000000
+_X32_BIT, _X32_OWN = 0x40000000, 512  # x32's own calls stand above those that it shares with x86_64
+_ARM_OWN = 0xF0000  # set_tls, cacheflush, ... of 32-bit ARM, which is far above all numbers in common
 _CTL_OPTIMIZE, _BINARY_TREE = 8, 2
 _INSTRUCTIONS_MAX = 4096  # BPF_MAXINSNS
 
@@ -164,10 +167,15 @@ def _add(lib: Any, context: Any, rule: Rule, action: int, default: int) -> tuple
     return by_number, newest
 
 
-def compile_filter(profile: Profile) -> tuple[bytes, int]:
-    """The program as an array of struct sock_filter, and the flags for seccomp(2). Raises Unsupported, Invalid,
+def compile_filter(profile: Profile, listener: bool = False) -> tuple[bytes, int]:
+    """The program as an array of struct sock_filter, and the flags for seccomp(2). `listener`: the caller answers
+    notifications; then seccomp(2) returns a descriptor for a profile that has any. Raises Unsupported, Invalid,
     Error."""
-    _refuse_notifications(profile)
+    notifies = _notifies(profile)
+    if notifies and not listener:
+        # with nobody there to answer, the kernel would fail the calls with ENOSYS, whatever the profile meant
+        hint = "leave out SCMP_ACT_NOTIFY and SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+        raise Unsupported("compile the seccomp profile", "notifications are not supported", hint)
     lib = _library()
     default = _action(profile.default_action, profile.default_errno)
     context = lib.seccomp_init(default)
@@ -195,24 +203,27 @@ def compile_filter(profile: Profile) -> tuple[bytes, int]:
     finally:
         os.close(memory)
         lib.seccomp_release(context)
-    flags = 0
-    for name in profile.flags:
-        flags |= FLAGS[name]
     # a tracer that knows new calls is let know of them, as in runc
-    passes = profile.default_action in ("ALLOW", "LOG", "TRACE")
-    program = _newer(_audit_numbers(profile), by_number, default if passes else ERRNO | ENOSYS, newest) + program
+    passes = profile.default_action in ("ALLOW", "LOG", "TRACE", "NOTIFY")
+    x32 = "X32" in (name.upper() for name in profile.architectures)
+    program = _newer(_audit_numbers(profile), x32, by_number, default if passes else ERRNO | ENOSYS, newest) + program
     if len(program) // 8 > _INSTRUCTIONS_MAX:
         cause = f"it needs {len(program) // 8} instructions, the kernel takes {_INSTRUCTIONS_MAX}"
         raise Invalid("compile the seccomp profile", cause, "use fewer rules with conditions")
-    return program, flags
+    return program, _flags(profile, notifies)
 
 
-def _refuse_notifications(profile: Profile) -> None:
-    """With nobody there to answer them, the kernel would fail the calls with ENOSYS, whatever the profile meant."""
+def _notifies(profile: Profile) -> bool:
     actions = [profile.default_action, *(rule.action for rule in profile.rules)]
-    if "NOTIFY" in actions or "WAIT_KILLABLE_RECV" in profile.flags:
-        hint = "leave out SCMP_ACT_NOTIFY and SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
-        raise Unsupported("compile the seccomp profile", "notifications are not supported", hint)
+    return "NOTIFY" in actions or "WAIT_KILLABLE_RECV" in profile.flags
+
+
+def _flags(profile: Profile, notifies: bool) -> int:
+    """Flags of seccomp(2). With a listener, the answer is its descriptor, so threads out of step must be an errno."""
+    flags = NEW_LISTENER if notifies else 0
+    for name in profile.flags:
+        flags |= FLAGS[name]
+    return flags | _TSYNC_ESRCH if notifies and "TSYNC" in profile.flags else flags
 
 
 def _audit_numbers(profile: Profile) -> list[int]:
@@ -222,63 +233,103 @@ def _audit_numbers(profile: Profile) -> list[int]:
     return list(dict.fromkeys(number for number in known if number is not None))
 
 
-def _newer(architectures: list[int], by_number: dict[int, int], beyond: int, newest: int) -> bytes:
+def _newer(architectures: list[int], x32: bool, by_number: dict[int, int], beyond: int, newest: int) -> bytes:
     """By number: the calls in the table, then all above `newest`; everything else goes on to what follows."""
     if not architectures:
         return b""
-    load, jeq, jgt, jge, ret = 0x20, 0x15, 0x25, 0x35, 0x06
-    body = b"".join(
-        pack("=HBBI", jeq, 0, 1, number) + pack("=HBBI", ret, 0, 0, action)
-        for number, action in sorted(by_number.items())
-    )
-    body += pack("=HBBI", jgt, 0, 1, newest) + pack("=HBBI", ret, 0, 0, beyond)
-    length = len(body) // 8
+    load, jump, jeq, jgt, jge, ret = 0x20, 0x05, 0x15, 0x25, 0x35, 0x06
+
+    def answers(bit: int) -> bytes:
+        named = b"".join(
+            pack("=HBBI", jeq, 0, 1, bit | number) + pack("=HBBI", ret, 0, 0, action)
+            for number, action in sorted(by_number.items())
+        )
+        return named + pack("=HBBI", jgt, 0, 1, bit | newest) + pack("=HBBI", ret, 0, 0, beyond)
+
+    common = answers(0)
+    other = b""  # x32's
+    if x32:
+        body = answers(_X32_BIT)
+        length = len(body) // 8
+        other = pack("=HBBI", jge, 0, length + 1, _X32_BIT | FIRST_COMMON)
+        other += pack("=HBBI", jge, length, 0, _X32_BIT | _X32_OWN) + body
+        common += pack("=HBBI", jump, 0, 0, len(other) // 8)
+    length = len(common) // 8
+    after = length + len(other) // 8
     head = pack("=HBBI", load, 0, 0, 4)  # seccomp_data.arch
     last = len(architectures) - 1
     for i, number in enumerate(architectures):
-        head += pack("=HBBI", jeq, last - i, 0 if i < last else length + 3, number)
+        head += pack("=HBBI", jeq, last - i, 0 if i < last else after + 3, number)
     return (
         head
         + pack("=HBBI", load, 0, 0, 0)  # seccomp_data.nr
-        + pack("=HBBI", jge, length + 1, 0, _X32_BIT)
-        + pack("=HBBI", jge, 0, length, FIRST_COMMON)
-        + body
+        + pack("=HBBI", jge, length + 1, 0, _ARM_OWN)
+        + pack("=HBBI", jge, 0, after, FIRST_COMMON)
+        + common
+        + other
     )
 
 
-def evaluate(program: bytes, number: int, arch: int, args: tuple[int, ...] = ()) -> int:
-    """What the kernel would do with a call: the program's answer, SECCOMP_RET_* with its data. Raises ValueError."""
-    words = [number & 0xFFFFFFFF, arch, 0, 0]
-    for value in (*args, *(0,) * (6 - len(args))):
-        words += [value & 0xFFFFFFFF, value >> 32 & 0xFFFFFFFF]
+_JUMPS: dict[int, Callable[[int, int], bool]] = {
+    0x15: lambda a, b: a == b,
+    0x25: lambda a, b: a > b,
+    0x35: lambda a, b: a >= b,
+    0x45: lambda a, b: a & b != 0,
+}
+_ARITHMETIC: dict[int, Callable[[int, int], int]] = {
+    0x04: lambda a, b: a + b,
+    0x14: lambda a, b: a - b,
+    0x24: lambda a, b: a * b,
+    0x34: lambda a, b: a // b,
+    0x44: lambda a, b: a | b,
+    0x54: lambda a, b: a & b,
+    0x64: lambda a, b: a << (b & 31),
+    0x74: lambda a, b: a >> (b & 31),
+    0x84: lambda a, _: -a,
+    0xA4: lambda a, b: a ^ b,
+}
+
+
+def evaluate(program: bytes, number: int, arch: int, args: tuple[int, ...] = (), pointer: int = 0) -> int:
+    """What the kernel would do with a call from `pointer`: the program's answer, SECCOMP_RET_* with its data.
+
+    It knows the instructions of seccomp(2) (kernel/seccomp.c: seccomp_check_filter). Raises ValueError at an
+    instruction that the kernel would have refused to load.
+    """
+    given = [value & 0xFFFFFFFFFFFFFFFF for value in (*args, *(0,) * (6 - len(args)))]
+    data = unpack("=16I", pack("=IIQ6Q", number & 0xFFFFFFFF, arch, pointer, *given))  # struct seccomp_data
     code = list(iter_unpack("=HBBI", program))
     a = x = at = 0
     memory = [0] * 16
-    while at < len(code):
-        op, yes, no, k = code[at]
-        at += 1
-        if op == 0x20:
-            a = words[k // 4]
-        elif op == 0x00:
-            a = k
-        elif op == 0x54:
-            a &= k
-        elif op == 0x05:
-            at += k
-        elif op == 0x06:
-            answer: int = k
-            return answer
-        elif op == 0x02:
-            memory[k] = a
-        elif op == 0x60:
-            a = memory[k]
-        elif op == 0x07:
-            x = a
-        elif op == 0x87:
-            a = x
-        elif op in (0x15, 0x25, 0x35, 0x45):
-            holds = {0x15: a == k, 0x25: a > k, 0x35: a >= k, 0x45: a & k != 0}[op]
-            at += yes if holds else no
-        else:
-            raise ValueError(f"instruction {op:#x} at {at - 1} is none that filters have")
-    raise ValueError("the program has no answer")
+    try:
+        while True:
+            op, yes, no, k = code[at]
+            at += 1
+            plain, operand = op & ~8, x if op & 8 else k  # bit 3: with x instead of k
+            if op in (0x06, 0x16):
+                return a if op == 0x16 else int(k)
+            if op == 0x20 and not k % 4:
+                a = data[k // 4]
+            elif op == 0x05:
+                at += k
+            elif plain in _JUMPS:
+                at += yes if _JUMPS[plain](a, operand) else no
+            elif op == 0x3C and not x:
+                return 0  # SECCOMP_RET_KILL_THREAD: so the kernel answers a division by zero
+            elif plain in _ARITHMETIC and not _refused(op, k):
+                a = _ARITHMETIC[plain](a, operand) & 0xFFFFFFFF
+            elif op in (0x00, 0x60, 0x80, 0x87):  # a: k, from memory, the data's length, x
+                a = x if op == 0x87 else memory[k] if op == 0x60 else 64 if op == 0x80 else k
+            elif op in (0x01, 0x61, 0x81, 0x07):
+                x = a if op == 0x07 else memory[k] if op == 0x61 else 64 if op == 0x81 else k
+            elif op in (0x02, 0x03):
+                memory[k] = x if op == 0x03 else a
+            else:
+                raise ValueError(f"instruction {at - 1} ({op:#x}) is none that filters have")
+    except IndexError:
+        raise ValueError("the program leaves its code or its memory, or reads past the call's data") from None
+
+
+def _refused(op: int, k: int) -> bool:
+    """Arithmetic that no filter may have: division by a zero, a shift out of the word, a negation with an operand."""
+    return (op == 0x34 and not k) or (op in (0x64, 0x74) and k > 31) or op == 0x8C

@@ -18,6 +18,10 @@ OPERATORS = ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
 FLAGS = {"TSYNC": 1, "LOG": 2, "SPEC_ALLOW": 4, "WAIT_KILLABLE_RECV": 32}
 EPERM, ENOSYS = 1, 38
 ERRNO_MAX = 4095  # the kernel's MAX_ERRNO
+ARCHITECTURES = tuple(
+    "X86 X86_64 X32 ARM AARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 PPC64LE S390 S390X "
+    "PARISC PARISC64 RISCV64 LOONGARCH64 M68K SH SHEB".split()
+)
 
 # Docker's names of architectures, by the kernel's and by libseccomp's
 DOCKER_ARCH = {
@@ -51,13 +55,17 @@ class Rule(Value):
 
 
 class Seccomp(Value):
-    """A profile. Action, architecture and flag names are libseccomp's and the kernel's without their prefixes."""
+    """A profile. Action, architecture and flag names are libseccomp's and the kernel's without their prefixes.
+
+    listener: the socket of the program that answers NOTIFY, and what it is told besides the container's state."""
 
     default_action: str
     default_errno: int = EPERM
     architectures: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
+    listener_path: str = ""
+    listener_metadata: str = ""
 
 
 def _wrong(path: str, cause: str) -> Invalid:
@@ -70,6 +78,17 @@ def _text(value: Any, path: str) -> str:
         raise _wrong(path, "expected a string")
     if not (value.isascii() and value.isprintable()):
         raise _wrong(path, "expected printable ASCII")
+    return value
+
+
+def _free_text(value: Any, path: str) -> str:
+    """A path or what a listener is told: any characters that a C string and UTF-8 can hold."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise _wrong(path, "expected a string")
+    if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        raise _wrong(path, "expected no zero byte and no half of a surrogate pair")
     return value
 
 
@@ -111,6 +130,10 @@ def _name(value: Any, prefix: str, known: Collection[str], path: str) -> str:
     return name
 
 
+def _names(value: Any, prefix: str, known: Collection[str], path: str) -> tuple[str, ...]:
+    return tuple(_name(v, prefix, known, f"{path}[{i}]") for i, v in enumerate(_list(value, path)))
+
+
 def _arg(value: Any, path: str) -> Arg:
     given = _object(value, path)
     index = _number(given.get("index"), path + ".index")
@@ -144,14 +167,18 @@ def parse(document: Any, path: str = "linux.seccomp") -> Seccomp:
         _rule(_object(rule, f"{path}.syscalls[{i}]"), f"{path}.syscalls[{i}]")
         for i, rule in enumerate(_list(given.get("syscalls"), path + ".syscalls"))
     )
+    listener = _free_text(given.get("listenerPath"), path + ".listenerPath")
+    metadata = _free_text(given.get("listenerMetadata"), path + ".listenerMetadata")
+    if metadata and not listener:
+        raise _wrong(path + ".listenerMetadata", "there is no listenerPath")
     return Seccomp(
         _name(given.get("defaultAction"), "SCMP_ACT_", ACTIONS, path + ".defaultAction"),
         EPERM if given.get("defaultErrnoRet") is None else _errno(given["defaultErrnoRet"], path + ".defaultErrnoRet"),
-        tuple(a.removeprefix("SCMP_ARCH_") for a in _texts(given.get("architectures"), path + ".architectures")),
-        tuple(
-            _name(f, "SECCOMP_FILTER_FLAG_", FLAGS, path + ".flags") for f in _list(given.get("flags"), path + ".flags")
-        ),
+        _names(given.get("architectures"), "SCMP_ARCH_", ARCHITECTURES, path + ".architectures"),
+        _names(given.get("flags"), "SECCOMP_FILTER_FLAG_", FLAGS, path + ".flags"),
         rules,
+        listener,
+        metadata,
     )
 
 
@@ -214,10 +241,11 @@ def resolve_profile(document: Any, capabilities: Collection[str], machine: str, 
     return parse(given, path)
 
 
-def profile_key(profile: Seccomp, machine: str, kernel: tuple[int, int]) -> str:
-    """A name for what this version of cloche compiles the profile to here: sha256 of a canonical form."""
+def profile_key(profile: Seccomp, machine: str, kernel: tuple[int, int], library: str = "") -> str:
+    """A name for what this version of cloche compiles the profile to here: sha256 of a canonical form. `library`:
+    libseccomp's version, for a newer one knows more calls and writes other programs."""
     from hashlib import sha256
 
     from cloche.version import VERSION
 
-    return sha256(repr((VERSION, profile, machine, kernel)).encode()).hexdigest()
+    return sha256(repr((VERSION, profile, machine, kernel, library)).encode()).hexdigest()

@@ -17,7 +17,8 @@ _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 # Address families, by number (linux/socket.h): all of them but AF_ALG (38, the kernel's cryptography), AF_VSOCK (40,
 # which reaches the host and its machines past the network namespace), and those that Linux has removed or is removing
 # (12, 19, 20, 23, 25, 34, 37). A list of what is allowed, not of what is not: the filter compares 64 bits and the
-# kernel looks at 32, so a test for "not 40" would let 2^32 + 40 pass.
+# kernel looks at 32, so a test for "not 40" would let 2^32 + 40 pass. It holds for socket(2) only: socketcall(2) of
+# 32-bit programs has the family behind a pointer, and without it they have no network.
 _FAMILIES_BELOW = 12
 # by size of an aligned range, one rule each: a rule costs libseccomp half a millisecond
 _FAMILIES = {4: (28,), 2: (14, 16, 26, 32, 42, 44), 1: (13, 18, 21, 22, 24, 35, 36, 39, 41)}
@@ -39,7 +40,8 @@ def default_profile(capabilities: Collection[str], machine: str, kernel: tuple[i
         mask = (1 << 64) - size
         rules += [Rule(("socket",), "ALLOW", args=(Arg(0, mask, first, "MASKED_EQ"),)) for first in families]
     if "CAP_SYS_ADMIN" not in capabilities:
-        rules.append(Rule(("clone",), "ALLOW", args=(Arg(0, _NEW_NAMESPACES, 0, "MASKED_EQ"),)))
+        flags = 1 if machine.startswith("s390") else 0  # clone(2): there the stack comes first
+        rules.append(Rule(("clone",), "ALLOW", args=(Arg(flags, _NEW_NAMESPACES, 0, "MASKED_EQ"),)))
         # its flags are behind a pointer that no filter can follow; with ENOSYS libraries use clone(2)
         rules.append(Rule(("clone3",), "ERRNO", ENOSYS))
     return Seccomp("ERRNO", EPERM, SUB_ARCHITECTURES.get(machine, ()), (), tuple(rules))

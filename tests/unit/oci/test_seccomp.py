@@ -79,12 +79,42 @@ def test_the_specs_form() -> None:
             "syscalls[0].name:",
         ),
         ({"defaultAction": "SCMP_ACT_ALLOW", "architectures": [7]}, "linux.seccomp.architectures[0]"),
-        ({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_NEW"]}, "linux.seccomp.flags"),
+        (
+            {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86", "SCMP_ARCH_PDP11"]},
+            "architectures[1]",
+        ),
+        ({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_NEW"]}, "linux.seccomp.flags[0]"),
+        ({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": 7}, "linux.seccomp.listenerPath"),
+        ({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/a\0b"}, "linux.seccomp.listenerPath"),
+        ({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/\ud800"}, "linux.seccomp.listenerPath"),
+        ({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "for nobody"}, "linux.seccomp.listenerMetadata"),
+        (
+            {
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "listenerPath": "/run/l",
+                "listenerMetadata": {},
+            },
+            "linux.seccomp.listenerMetadata",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(document: Any, path: str) -> None:
     with pytest.raises(Invalid, match=path.replace("[", r"\[").replace("]", r"\]")):
         parse(document)
+
+
+def test_who_is_asked_about_calls() -> None:
+    document = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "listenerPath": "/run/häuptling.sock",
+        "listenerMetadata": "line one\nline two",
+        "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
+        "syscalls": [{"names": ["mount"], "action": "SCMP_ACT_NOTIFY"}],
+    }
+    profile = parse(document)
+    assert (profile.listener_path, profile.listener_metadata) == ("/run/häuptling.sock", "line one\nline two")
+    assert profile.rules == (Rule(("mount",), "NOTIFY"),)
+    assert parse({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": None}).listener_path == ""
 
 
 def test_dockers_conditions_are_resolved() -> None:

@@ -55,6 +55,12 @@ def test_namespaces_are_for_administrators() -> None:
     assert Rule(("clone3",), "ERRNO", ENOSYS) not in admin.rules
 
 
+def test_the_flags_of_clone_are_where_the_machine_has_them() -> None:
+    for machine, index in (("x86_64", 0), ("aarch64", 0), ("s390x", 1)):
+        rules = [r for r in default_profile(DEFAULT, machine, KERNEL).rules if r.names == ("clone",)]
+        assert [(a.index, a.value, a.op) for r in rules for a in r.args] == [(index, 0x7E020000, "MASKED_EQ")], machine
+
+
 def test_tracing_is_allowed_since_a_tracer_cannot_change_what_was_checked() -> None:
     assert "ptrace" not in allowed(default_profile(DEFAULT, "x86_64", (4, 7)))
     assert "ptrace" in allowed(default_profile(DEFAULT, "x86_64", (4, 8)))
@@ -73,8 +79,10 @@ def test_a_key_names_all_that_a_program_depends_on() -> None:
         profile_key(admin, "x86_64", KERNEL),
         profile_key(plain, "aarch64", KERNEL),
         profile_key(plain, "x86_64", (6, 2)),
+        profile_key(plain, "x86_64", KERNEL, "libseccomp.so.2.5.4"),
+        profile_key(plain, "x86_64", KERNEL, "libseccomp.so.2.6.0"),
     }
-    assert len(keys) == 4
+    assert len(keys) == 6
     assert profile_key(default_profile((), "x86_64", KERNEL), "x86_64", KERNEL) in keys
 
 
