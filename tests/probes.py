@@ -133,6 +133,19 @@ def _namespace(flag: int) -> Callable[[], bool]:
     return lambda: succeeds(lambda: unshare(flag))
 
 
+def _exit_info() -> None:
+    """PIDFD_GET_INFO tells of a process that somebody else has reaped, from Linux 6.15 on."""
+    from cloche.kernel.pidfd import exit_status
+
+    pid = os.fork()
+    if pid == 0:
+        os._exit(3)
+    pidfd = os.pidfd_open(pid)
+    os.waitpid(pid, 0)
+    if exit_status(pidfd) != 3:
+        raise OSError(38, "PIDFD_GET_INFO")
+
+
 PROBES: dict[str, Callable[[], bool]] = {
     "root": lambda: succeeds(_rooted),
     "overlay": lambda: succeeds(
@@ -146,6 +159,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "seccomp": lambda: Path("/proc/sys/kernel/seccomp/actions_avail").exists(),
     "libseccomp": lambda: _library("libseccomp.so.2"),
     "sys_resource": lambda: _capability(24),
+    "exit_info": lambda: succeeds(_exit_info),
     "swap": lambda: len(Path("/proc/swaps").read_text().splitlines()) > 1,
 }
 FAMILIES: dict[str, Callable[[str], bool]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,10 +23,6 @@ from cloche.step.sync import Await, Gate, Open, Report, StartBell
 pytestmark = [
     pytest.mark.requires("root", "overlay"),
     pytest.mark.timeout(240),
-    pytest.mark.skipif(
-        os.environ.get("CLOCHE_LANE") == "v2",
-        reason="fails in User Mode Linux, not yet understood; runs on the host's lane",
-    ),
 ]
 
 
@@ -94,7 +91,10 @@ def test_each_step_failing_leaves_nothing(
         assert engine.find(box.id).status == "created"
         tried += 1
     assert tried > 60
-    assert all(now <= then for now, then in zip(descriptors(engine), before, strict=True))
+    deadline = time.monotonic() + 5  # the holder hears of an end a moment after the client
+    while any(now > then for now, then in zip(descriptors(engine), before, strict=True)):
+        assert time.monotonic() < deadline, (before, descriptors(engine))
+        time.sleep(0.01)
     monkeypatch.setattr(containers, "plan", real)
     engine.start(box)
     if not tty:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from commands import cloche, ok, sh
-from probes import available, layout
+from probes import available, cgroup_mounts, layout
 
 pytestmark = [pytest.mark.requires("root", "overlay"), pytest.mark.usefixtures("store")]
 V1 = layout() != "v2"
@@ -84,6 +84,45 @@ def test_mounts_below_a_read_only_bind_are_read_only_too(tmp_path: Path) -> None
         umount2(str(below))
 
 
+def test_every_kind_of_mount_in_the_long_form(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("data\n")
+    long = f"type=bind,src={tmp_path},dst=/x,readonly,bind-propagation=rslave"
+    assert "Read-only" in sh("cat /x/file; touch /x/no 2>&1 || true", "--mount", long)
+    memory = "type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=0711"
+    assert sh("df /t | tail -1 | awk '{print $2}'; stat -c %a /t", "--mount", memory).split() == ["1024", "711"]
+    quoted = f'"type=bind","source={tmp_path}/file","target=/with,comma"'
+    assert sh("cat /with,comma", "--mount", quoted) == "data"
+    relative = ok("run", "--rm", "-v", "./file:/f", "starter", "cat", "/f", cwd=tmp_path)
+    assert relative == "data"
+
+
+@pytest.mark.parametrize(("mode", "seen"), [("rprivate", False), ("rslave", True), ("rshared", True)])
+def test_propagation_of_a_bind(tmp_path: Path, mode: str, seen: bool) -> None:
+    """A mount that the host makes later is seen inside, or is not."""
+    from cloche.kernel.mounts import MS_REC, MS_SHARED, mount, umount2
+
+    mount("tmpfs", str(tmp_path), "tmpfs")
+    try:
+        mount(None, str(tmp_path), None, MS_REC | MS_SHARED)
+        (tmp_path / "later").mkdir()
+        ok("run", "-d", "--name", "box", "-v", f"{tmp_path}:/x:{mode}", "starter", "sleep", "1000")
+        assert ok("inspect", "-f", "{{(index .Mounts 0).Propagation}}", "box") == mode
+        mount("tmpfs", str(tmp_path / "later"), "tmpfs")
+        (tmp_path / "later/file").touch()
+        assert ok("exec", "box", "ls", "/x/later") == ("file" if seen else "")
+        ok("rm", "-f", "box")
+    finally:
+        umount2(str(tmp_path / "later"))
+        umount2(str(tmp_path))
+
+
+def test_names_of_users_and_groups_are_the_images() -> None:
+    shown = sh("id -u; id -un; id -G", "-u", "nobody", "--group-add", "root").split()
+    assert shown[:2] == ["65534", "nobody"]
+    assert "0" in shown[2:]
+    assert sh("id -u; id -g", "-u", "nobody:0").split() == ["65534", "0"]
+
+
 def test_working_directory_user_and_groups() -> None:
     assert sh("pwd", "-w", "/new/dir") == "/new/dir"
     assert sh("id -u; id -g; id -G; echo $HOME", "-u", "1234:56", "--group-add", "77").split() == [
@@ -116,6 +155,21 @@ def test_limits_are_written_to_the_containers_groups() -> None:
     assert quota == ("50000" if V1 else "50000 100000")
     weight = limit("cpu", "cpu.shares", "cpu.weight", "--cpu-shares", "512")
     assert weight == ("512" if V1 else "20")
+
+
+@pytest.mark.requires("cgroup:memory")
+def test_swap_is_limited_together_with_memory() -> None:
+    if V1 and not Path(cgroup_mounts()["memory"], "memory.memsw.limit_in_bytes").exists():
+        refused = cloche("run", "--rm", "-m", "64m", "--memory-swap", "96m", "starter", "true")
+        assert (refused.code, "does not count swap" in refused.err) == (125, True)
+        pytest.skip("needs swap accounting")
+    name = "memory.memsw.limit_in_bytes" if V1 else "memory.swap.max"
+    memory = 64 if V1 else 0  # version 2 counts swap alone
+    for flags, wanted in (([], 128 << 20), (["--memory-swap", "96m"], 96 << 20), (["--memory-swap", "64m"], 64 << 20)):
+        found = int(limit("memory", name, name, "-m", "64m", *flags))
+        assert found + ((64 - memory) << 20) == wanted, flags
+    unlimited = limit("memory", name, name, "-m", "64m", "--memory-swap", "-1")
+    assert unlimited == "max" or int(unlimited) > 1 << 60
 
 
 @pytest.mark.requires("cgroup:cpuset")
@@ -244,6 +298,14 @@ def test_user_namespaces() -> None:
     assert os.stat(f"/proc/{pid}").st_uid == int(held), "root inside is not root outside"
 
 
+def test_ipc_of_its_own_has_its_own_memory() -> None:
+    for flags in ((), ("--ipc", "private"), ("--ipc", "shareable")):
+        assert namespace("ipc", *flags) != os.readlink("/proc/self/ns/ipc")
+        assert sh("ls /dev/shm", *flags) == ""
+    assert namespace("user", "--userns", "host") == os.readlink("/proc/self/ns/user")
+    assert namespace("cgroup", "--cgroupns", "private") != os.readlink("/proc/self/ns/cgroup")
+
+
 def test_sysctls_labels_and_annotations() -> None:
     assert (
         sh("cat /proc/sys/net/ipv4/ip_unprivileged_port_start", "--sysctl", "net.ipv4.ip_unprivileged_port_start=0")
@@ -275,7 +337,7 @@ def test_no_descriptor_leaks_into_a_container() -> None:
 
 
 def test_explain_and_plan_show_the_same_steps() -> None:
-    plan = [line for line in ok("plan", "starter", "true").splitlines() if "system calls" not in line]
+    plan = ok("plan", "starter", "true").splitlines()[:-1]
     explained = cloche("run", "--rm", "--explain", "starter", "true")
     assert explained.code == 0
     steps = [line for line in explained.err.splitlines() if line[20:21].isalnum() or " host " in line]

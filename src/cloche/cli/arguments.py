@@ -8,7 +8,7 @@ end at the image or container: what follows is the command's own. Not its busine
 
 from __future__ import annotations
 
-from cloche.cli.flags import ALIASES, GLOBAL, HELP, VERBS, verb
+from cloche.cli.flags import ALIASES, GLOBAL, HELP, MISSING_VERBS, VERBS, verb
 from cloche.errors import Invalid, Unsupported
 from cloche.value import Value
 
@@ -66,6 +66,8 @@ def parse(argv: Sequence[str]) -> Parsed:
         name, words = (words[1] if len(words) > 1 else ""), ["", "--help"]
     elif not name or reading.values.get("help"):
         return Parsed("", (), {}, root, debug, True)
+    if name in MISSING_VERBS.split():
+        raise Unsupported(f"cloche {name} is not there yet", "", _see(""))
     if name and name not in VERBS:
         near = _near(name, VERBS)
         raise Invalid("unknown command", f"cloche {name}", f"did you mean 'cloche {near}'?" if near else _see(""))

@@ -37,22 +37,33 @@ def follow(
     explainer: Explainer | None,
     sig_proxy: bool,
     detach_keys: str,
+    stdin: bool = True,
 ) -> int:
     """Start and go along. The log's directory is ours to read before anything is written to it, whatever is removed
-    when."""
+    when. What it wrote when it ran before is passed over."""
     directory = lock_log(engine.log_directory(container))
     followers: list[Follower] = []
     try:
+        if container.started:
+            followers.append(follower(directory, from_now=True))
         started = engine.start(
             container,
             attach=True,
             console=console,
             explain=explainer,
-            meanwhile=lambda: followers.append(follower(directory)),
+            meanwhile=lambda: None if followers else followers.append(follower(directory)),
         )
         if explainer:
             explainer.show(started.records)
-        return go_along(engine, container, started, followers[0], sig_proxy=sig_proxy, detach_keys=detach_keys)
+        return go_along(
+            engine,
+            container,
+            started,
+            followers[0],
+            sig_proxy=sig_proxy,
+            detach_keys=detach_keys,
+            stdin=0 if stdin else None,
+        )
     finally:
         for output in followers:
             output.close()

@@ -12,13 +12,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
-def each(names: Iterable[str], do: Callable[[str], str]) -> int:
-    """Print what `do` returns for each name; 1 when one failed, 0 when none did."""
+def each(names: Iterable[str], do: Callable[[str], str], forgiven: type[Error] | None = None) -> int:
+    """Print what `do` returns for each name, unless it is empty; 1 when one failed, 0 when none did.
+
+    forgiven: a kind of error that is said, but is no failure.
+    """
     code = 0
     for name in names:
         try:
-            print(do(name), flush=True)
+            done = do(name)
+            if done:
+                print(done, flush=True)
         except Error as error:
             print(f"cloche: {error}", file=sys.stderr)
-            code = 1
+            if forgiven is None or not isinstance(error, forgiven):
+                code = 1
     return code

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import sys
 
+from cloche.errors import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cloche.step.base import Act, Plan
 
 DIM, BOLD, RESET = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 COLOURS = {"host": "\x1b[34m", "stage": "\x1b[33m", "init": "\x1b[32m", "joiner": "\x1b[32m"}
 
 
-def line(number: int, act: Act, colour: bool, time: str = "") -> str:
-    """One step, two lines: number, actor, call; why."""
-    on, off, dim = (COLOURS[act.actor], RESET, DIM) if colour else ("", "", "")
-    took = f"{time:>9}  " if time else ""
-    indent = " " * (len(took) + 12)
-    return f"{took}{number:3}  {on}{act.actor:6}{off} {act.step.call()}\n{indent}{dim}{act.reason()}{off}"
+def lines(acts: Sequence[Act], colour: bool, times: Sequence[str] = ()) -> list[str]:
+    """A line a step: its time, number, actor, call; below steps in a row that share a reason, why they are there."""
+    out = []
+    on = COLOURS if colour else dict.fromkeys(COLOURS, "")
+    off, dim = (RESET, DIM) if colour else ("", "")
+    for at, act in enumerate(acts):
+        took = f"{times[at]:>9}  " if times else ""
+        out.append(f"{took}{at + 1:3}  {on[act.actor]}{act.actor:6}{off} {printable(act.step.call())}")
+        after = acts[at + 1] if at + 1 < len(acts) else None
+        if after is None or (after.actor, after.reason()) != (act.actor, act.reason()):
+            out.append(f"{' ' * (len(took) + 12)}{dim}{printable(act.reason())}{off}")
+    return out
 
 
 def show(plan: Plan) -> None:
     """The whole plan on stdout."""
-    colour = sys.stdout.isatty()
-    out = [line(number, act, colour) for number, act in enumerate(plan.acts, 1)]
-    print("\n".join(out))
+    print("\n".join(lines(plan.acts, sys.stdout.isatty())))
+    print(f"{len(plan.acts)} steps; none was done")
 
 
 class Explainer:
@@ -46,9 +55,9 @@ class Explainer:
             actor = self.plan.acts[number - 1].actor
             began = last.get(actor, max(last.values(), default=ended))
             took[number], last[actor] = ended - began, ended
-        for number, act in enumerate(self.plan.acts, 1):
-            time = f"{took[number] / 1000:.0f} µs" if number in took else "·"
-            print(line(number, act, colour, time), file=sys.stderr)
+        numbers = range(1, len(self.plan.acts) + 1)
+        times = [f"{took[number] / 1000:.0f} µs" if number in took else "·" for number in numbers]
+        print("\n".join(lines(self.plan.acts, colour, times)), file=sys.stderr)
         if records:
-            times = [ns for _, ns in records]
-            print(f"{len(self.plan.acts)} steps in {(max(times) - min(times)) / 1e6:.2f} ms", file=sys.stderr)
+            ends = [ns for _, ns in records]
+            print(f"{len(self.plan.acts)} steps in {(max(ends) - min(ends)) / 1e6:.2f} ms", file=sys.stderr)

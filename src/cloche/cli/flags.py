@@ -147,6 +147,11 @@ VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of
     "tag": ("Images", "give an image another name"),
     "rmi": ("Images", "remove images"),
 }
+MISSING_VERBS = (
+    "build builder buildx checkpoint commit compose config container context cp diff events export history image "
+    "import login logout manifest network node pause plugin port pull push rename restart save search secret service "
+    "stack stats swarm system top trust unpause update volume"
+)  # Docker's, refused by name
 
 
 def verb(name: str) -> Verb:

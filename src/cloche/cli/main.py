@@ -10,6 +10,7 @@ from cloche.errors import Error
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TextIO
 
 # verbs whose engine errors are Docker's 125, 126, 127; the others' are 1
 RUNNING = ("run", "create", "exec", "start", "plan")
@@ -18,6 +19,7 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. No traceback reaches a user but with CLOCHE_DEBUG=1 or --debug."""
+    _open_standard_streams()
     verb = ""
     try:
         from cloche.cli.arguments import parse
@@ -30,19 +32,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             from cloche.cli.usage import usage
 
             print(usage(verb))
-            return 0
+            return _written(0)
         module = __import__("cloche.cli.verbs." + verb, fromlist=["main"])
         code: int = module.main(parsed)
-        sys.stdout.flush()
-        return code
+        return _written(code)
     except Error as error:
         return _complain(error, verb)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return _written(INTERRUPTED)
     except BrokenPipeError:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)  # what is still buffered has nobody to go to
-        return BROKEN_PIPE
+        return _written(BROKEN_PIPE)
+    except OSError as error:
+        if code := _written(0):
+            return code  # what was raised is that our output cannot be written
+        if os.environ.get("CLOCHE_DEBUG"):
+            raise
+        what = f"cloche {verb} {error.filename or ''}".rstrip()
+        return _complain(Error(what, error.errno or str(error)), verb)
     except Exception as error:
         if os.environ.get("CLOCHE_DEBUG"):
             raise
@@ -55,6 +61,46 @@ def _complain(error: Error, verb: str) -> int:
         import traceback
 
         traceback.print_exception(error)
-    sys.stdout.flush()
-    print(f"cloche: {error}", file=sys.stderr)
-    return error.exit_code if error.exit_code != 125 or not verb or verb in RUNNING else 1
+    code = error.exit_code if error.exit_code != 125 or not verb or verb in RUNNING else 1
+    _written(0)  # what was said before comes before
+    _say(error)
+    return code
+
+
+def _say(error: Error) -> None:
+    try:
+        print(f"cloche: {error}", file=sys.stderr, flush=True)
+    except OSError:
+        _drop(sys.stderr)  # there is nobody to tell
+
+
+def _open_standard_streams() -> None:
+    """Where a caller has closed one, no file of ours may get its number: what is printed would be written there."""
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)  # the lowest that is free, which is this one
+            if getattr(sys, name) is None:
+                setattr(sys, name, open(null, mode, encoding="utf-8", errors="replace", closefd=False))  # noqa: SIM115
+
+
+def _written(code: int) -> int:
+    """`code` when all that was printed is written; else what says that it is not."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop(sys.stdout)
+        return BROKEN_PIPE
+    except OSError as error:
+        _drop(sys.stdout)
+        _say(Error("write to standard output", error.errno or 5))
+        return code or 1
+    return code
+
+
+def _drop(stream: TextIO) -> None:
+    """What is still buffered has nobody to go to; at its end, Python would complain about it."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)

@@ -217,9 +217,10 @@ class Engine:
 
     def create(self, request: RunRequest) -> Container:
         """Settle a request and record it. Nothing of the kernel's is asked yet. Raises Error and its kinds."""
-        from cloche.engine.facts import referred, write_files
+        from cloche.engine.facts import check_host, referred, write_files
         from cloche.storage.overlay import prepare as prepare_files
 
+        check_host(request, self.host)
         image = self.image(request.image)
         for name in referred(configs.configure(request, image.config, image.layers, "0" * 64)):
             self.find(name)
@@ -269,9 +270,7 @@ class Engine:
                     continue
                 owner = self.db.execute("SELECT id FROM containers WHERE name=?", (name,)).fetchone()
                 cause = f"the name is in use by container {owner['id'][:12] if owner else ''}"
-                raise Conflict(
-                    f"name a container {name}", cause, "remove or rename that one, or use another name"
-                ) from None
+                raise Conflict(f"name a container {name}", cause, "remove that one, or use another name") from None
             row = self.db.execute("SELECT * FROM containers WHERE id=?", (ident,)).fetchone()
             return self.container(row)
         raise Conflict("name the container", "all tries were taken", "give it a name with --name")
@@ -311,9 +310,10 @@ class Engine:
 
     def dry_plan(self, request: RunRequest) -> Plan:
         """The plan of a `run` that is not done: no container is recorded, nothing is written."""
-        from cloche.engine.facts import gather
+        from cloche.engine.facts import check_host, gather
         from cloche.oci.runtime import IdMapping
 
+        check_host(request, self.host)
         image = self.image(request.image)
         ident = "ID"  # stands for what a start would choose
         mapping = request.namespaces.user_map

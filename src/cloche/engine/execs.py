@@ -9,7 +9,7 @@ from cloche.engine.bundle import Other, joining
 from cloche.engine.facts import gather
 from cloche.engine.validation import check_exec
 from cloche.errors import Conflict
-from cloche.kernel.processes import start_time
+from cloche.kernel.processes import lives
 from cloche.plan import plan_joining
 from cloche.value import Value
 
@@ -45,7 +45,7 @@ def execute(engine: Engine, container: Container, request: ExecRequest, console:
     content = dump(stored(made, flatten(made), notes))
     answer, fds = engine.keeper.ask({"op": "exec", "id": ident, "container": container.id}, content)
     if "failure" in answer:
-        if start_time(container.pid) != container.start_time:
+        if not lives(container.pid, container.start_time):
             raise Conflict(f"execute in container {container.name}", "it is not running any more")
         from cloche.runtime.bell import Failure
         from cloche.runtime.execution import explain

@@ -8,7 +8,7 @@ from stat import S_ISBLK, S_ISCHR
 
 from cloche.engine.bundle import Facts, Other
 from cloche.engine.request import bounding
-from cloche.errors import Conflict, Invalid, NotFound
+from cloche.errors import Conflict, Invalid, NotFound, Unsupported
 from cloche.oci.runtime import Device
 
 TYPE_CHECKING = False
@@ -16,11 +16,46 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cloche.engine.config import ContainerConfig
+    from cloche.engine.request import RunRequest
     from cloche.engine.store import Store
     from cloche.step.host import Host
 
 
 REVISION = 3  # of the default seccomp profile: raised with every change of it, for filters are kept by this name
+
+
+def check_host(request: RunRequest, host: Host) -> None:
+    """What was asked for and this machine has not got, said before anything is made. Raises Invalid, Unsupported."""
+    limits = request.resources
+    if limits.nano_cpus:
+        count = os.cpu_count() or 1
+        if limits.nano_cpus > count * 10**9:
+            cause = f"range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"
+            raise Invalid(f"limit to {limits.nano_cpus / 1e9:g} CPUs", cause)
+    if limits.cpuset_cpus:
+        available = _cpus_available(host)
+        if available and not _cpu_numbers(limits.cpuset_cpus) <= _cpu_numbers(available):
+            what = f"Requested CPUs are not available - requested {limits.cpuset_cpus}, available: {available}"
+            raise Invalid(what)
+    if limits.memory_swap > 0 and limits.memory_swap != limits.memory * 2 and not host.swap_accounting:
+        what = f"limit memory and swap to {limits.memory_swap} bytes"
+        raise Unsupported(what, "this kernel does not count swap", "boot it with swapaccount=1, or leave the limit out")
+
+
+def _cpu_numbers(text: str) -> set[int]:
+    """`0-3,7` as numbers."""
+    ends = [part.split("-") for part in text.split(",")]
+    return {number for end in ends for number in range(int(end[0]), int(end[-1]) + 1)}
+
+
+def _cpus_available(host: Host) -> str:
+    """The CPUs that groups of this host may use, as cpuset(7) lists them; "" without that controller."""
+    for hierarchy in host.cgroups.hierarchies:
+        if "cpuset" in hierarchy.controllers:
+            for name in ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus"):
+                if text := _read(f"{hierarchy.path}/{name}").decode().strip():
+                    return text
+    return ""
 
 
 def devices(config: ContainerConfig) -> tuple[Device, ...]:

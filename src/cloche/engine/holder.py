@@ -36,6 +36,14 @@ class HolderGone(Exception):
     """The keeper's holder has died: the keeper must take its place."""
 
 
+def note(text: str) -> None:
+    """A line in the pair's log; a disk that is full has no room for it."""
+    try:
+        os.write(2, f"{text}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass
+
+
 def child_status(pidfd: int) -> int | None:
     """The exit status of a child that has ended, still to be reaped: code, or minus the signal. None when it is no
     child."""
@@ -85,10 +93,14 @@ def drop(held: Held, key: str) -> None:
 
 
 def _announce(store: Store, holder: int, keeper: int) -> None:
+    """For people and tests who want to know; nothing of ours reads it."""
     path = store.run + "/keeper/pids"
-    with open(path + ".new", "w", encoding="ascii") as file:
-        file.write(f"{holder} {keeper}\n")
-    os.rename(path + ".new", path)
+    try:
+        with open(path + ".new", "w", encoding="ascii") as file:
+            file.write(f"{holder} {keeper}\n")
+        os.rename(path + ".new", path)
+    except OSError as error:
+        note(f"write {path}: {error}")
 
 
 def _serve(sock: _socket.socket, held: Held, keeper: int, caught: Caught) -> bool:
@@ -233,7 +245,7 @@ def leave(store: Store) -> None:
             continue
         except OSError as error:
             if error.errno != EBUSY:  # the other of us is still in it and does this too
-                print(f"remove cgroup {group}: {error}", file=sys.stderr, flush=True)
+                note(f"remove cgroup {group}: {error}")
 
 
 def main(root: str, linger: float = 60.0) -> None:

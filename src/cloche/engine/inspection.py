@@ -3,6 +3,7 @@ them."""
 
 from __future__ import annotations
 
+from cloche.engine.bundle import MASKED, READONLY
 from cloche.engine.database import RUNNING
 from cloche.engine.request import bounding
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cloche.engine.containers import Container, Engine
+    from cloche.engine.request import FileMount
     from cloche.image.store import Image
 
 NEVER = "0001-01-01T00:00:00Z"
@@ -51,7 +53,7 @@ def container(engine: Engine, found: Container) -> dict[str, Any]:
                 "Type": m.kind,
                 "Source": m.source,
                 "Destination": m.target,
-                "Mode": "",
+                "Mode": _mode(m),
                 "RW": not m.read_only,
                 "Propagation": m.propagation or ("rprivate" if m.kind == "bind" else ""),
             }
@@ -59,6 +61,10 @@ def container(engine: Engine, found: Container) -> dict[str, Any]:
         ],
         "Config": {
             "Hostname": config.hostname,
+            "Domainname": "",
+            "AttachStdin": request.process.interactive and not request.detach,
+            "AttachStdout": not request.detach,
+            "AttachStderr": not request.detach,
             "User": request.process.user or ("" if config.user == "0" else config.user),
             "Tty": request.process.tty,
             "OpenStdin": request.process.interactive,
@@ -71,7 +77,10 @@ def container(engine: Engine, found: Container) -> dict[str, Any]:
             "StopSignal": _signal(config.stop_signal),
             "StopTimeout": config.stop_timeout,
         },
-        "NetworkSettings": {"Networks": {request.network.partition(":")[0]: {}}, "Ports": {}},
+        "NetworkSettings": {
+            "Networks": {} if request.network[:10] == "container:" else {request.network: {}},
+            "Ports": {},
+        },
     }
 
 
@@ -98,6 +107,11 @@ def _state(found: Container) -> dict[str, Any]:
     }
 
 
+def _mode(mount: FileMount) -> str:
+    """As it stands behind -v: `ro,rshared`."""
+    return ",".join(filter(None, ("ro" * mount.read_only, mount.propagation)))
+
+
 def _host_config(found: Container) -> dict[str, Any]:
     request = found.config.request
     limits, namespaces, security = request.resources, request.namespaces, request.security
@@ -105,7 +119,7 @@ def _host_config(found: Container) -> dict[str, Any]:
         "NetworkMode": request.network,
         "AutoRemove": found.remove,
         "Binds": [
-            f"{m.source}:{m.target}{':ro' if m.read_only else ''}" for m in request.files.mounts if m.kind == "bind"
+            ":".join((m.source, m.target, *filter(None, [_mode(m)]))) for m in request.files.mounts if m.kind == "bind"
         ]
         or None,
         "Tmpfs": {m.target: ",".join(m.options) for m in request.files.mounts if m.kind == "tmpfs"} or None,
@@ -128,6 +142,9 @@ def _host_config(found: Container) -> dict[str, Any]:
         )
         or None,
         "Privileged": security.privileged,
+        "MaskedPaths": None if security.privileged else list(MASKED),
+        "ReadonlyPaths": None if security.privileged else list(READONLY),
+        "ContainerIDFile": request.cidfile,
         "ReadonlyRootfs": request.files.read_only,
         "Sysctls": dict(security.sysctls) or None,
         "Init": request.process.init,
@@ -197,6 +214,20 @@ def _familiar(reference: str) -> str:
     return parse(reference).familiar()
 
 
+def _operating_system() -> str:
+    """As os-release(5) calls it."""
+    for path in ("/etc/os-release", "/usr/lib/os-release"):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    key, _, value = line.strip().partition("=")
+                    if key == "PRETTY_NAME":
+                        return value.strip("\"'")
+        except OSError:
+            continue
+    return "Linux"
+
+
 def info(engine: Engine) -> dict[str, Any]:
     """docker info, and what is cloche's own: the pids of keeper and holder (0 when none runs), the cgroup layout."""
     import os
@@ -214,6 +245,7 @@ def info(engine: Engine) -> dict[str, Any]:
     found = engine.containers()
     running = sum(c.status == RUNNING for c in found)
     uname = os.uname()
+    controllers = {c for h in layout.hierarchies for c in h.controllers}
     return {
         "ServerVersion": VERSION,
         "Containers": len(found),
@@ -230,6 +262,14 @@ def info(engine: Engine) -> dict[str, Any]:
         "CgroupVersion": str(layout.version),
         "CgroupHybrid": layout.hybrid,
         "CgroupHierarchies": {h.path: list(h.controllers) for h in layout.hierarchies},
+        "MemoryLimit": "memory" in controllers,
+        "SwapLimit": "memory" in controllers and engine.host.swap_accounting,
+        "CpuCfsQuota": "cpu" in controllers,
+        "CPUShares": "cpu" in controllers,
+        "CPUSet": "cpuset" in controllers,
+        "PidsLimit": "pids" in controllers,
+        "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+        "OperatingSystem": _operating_system(),
         "KernelVersion": uname.release,
         "Architecture": uname.machine,
         "OSType": "linux",

@@ -13,12 +13,11 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import sys
 from time import monotonic
 
 from cloche.engine import database, protocol, streams
 from cloche.engine.answers import OPS, Client
-from cloche.engine.holder import Held, HolderGone, drop, leave, reap
+from cloche.engine.holder import Held, HolderGone, drop, leave, note, reap
 from cloche.engine.job import Job
 from cloche.engine.loop import Loop
 from cloche.engine.records import RecordError, record_created, record_end, record_running
@@ -353,7 +352,7 @@ class Keeper(Loop):
         try:
             record_created(self.db, job)
         except RecordError as error:
-            print(f"{job.key}: {error}", file=sys.stderr, flush=True)
+            note(f"{job.key}: {error}")
             self.after(RETRY, lambda: self.give_up(job, answer))
             return
         self.forget(job)
@@ -381,7 +380,7 @@ class Keeper(Loop):
             elif not job.take(name) and at_end(fd):
                 self.unwatch(fd)
         except Stalled as problem:
-            print(f"{job.key}: {problem}", file=sys.stderr, flush=True)
+            note(f"{job.key}: {problem}")
             self.unwatch(fd)
             self.after(RETRY, lambda: self.again(job, name))
 
@@ -423,7 +422,7 @@ class Keeper(Loop):
             code, reason = job.exit_code(lambda: self.status_of_holders_child(job.key))
             record_end(self.db, job, code, reason)
         except (Stalled, RecordError) as error:
-            print(f"{job.key}: {error}", file=sys.stderr, flush=True)
+            note(f"{job.key}: {error}")
             self.after(RETRY, lambda: self.finish(job))
             return
         self.forget(job)
@@ -449,7 +448,7 @@ class Keeper(Loop):
         next keeper."""
         problems = plan.undo() if plan else []
         for problem in problems:
-            print(f"undo {key}: {problem}", file=sys.stderr, flush=True)
+            note(f"undo {key}: {problem}")
         if not problems and not key.startswith("exec:"):
             try:
                 os.unlink(self.store.plan(key))
@@ -464,7 +463,7 @@ class Keeper(Loop):
             try:
                 remove_container(self.store, self.db, ident)
             except (Error, OSError, RecordError) as error:
-                print(f"remove {ident}: {error}", file=sys.stderr, flush=True)
+                note(f"remove {ident}: {error}")
                 self.after(RETRY, lambda: self.remove(ident))
                 return
             if not self.removed:

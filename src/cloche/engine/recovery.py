@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from cloche.engine import database
-from cloche.engine.holder import drop
+from cloche.engine.holder import drop, note
 from cloche.engine.job import ERR, OUT, Job
 from cloche.engine.records import record_created, record_end
 from cloche.errors import Error, Invalid
@@ -99,7 +98,7 @@ def _open_log(keeper: Keeper, job: Job) -> None:
     try:
         job.log = keeper.open_log(job)
     except Error as error:
-        print(f"{job.key}: {error}", file=sys.stderr, flush=True)
+        note(f"{job.key}: {error}")
         job.orphaned = True
 
 
@@ -133,7 +132,7 @@ def _outputs_again(keeper: Keeper, row: Any) -> dict[str, int]:
             if str(os.stat(path).st_ino) == inode:
                 found[name] = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            print(f"{row['id']}: output cannot be had again: {error}", file=sys.stderr, flush=True)
+            note(f"{row['id']}: output cannot be had again: {error}")
     return found
 
 

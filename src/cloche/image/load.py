@@ -179,7 +179,8 @@ class _Archive:
         if blob is None:
             raise Invalid(WHAT, f"the file {name} is missing", "the archive is not complete")
         if (blob.digest, blob.size) != (descriptor.digest, descriptor.size):
-            cause = f"its content is {blob.digest} of {blob.size} bytes, not of {descriptor.size}"
+            size = f" of {blob.size} bytes, not of {descriptor.size}" if blob.size != descriptor.size else ""
+            cause = f"its content is {blob.digest}{size or ', another'}"
             raise Invalid(f"{WHAT}: {name}", cause, "the archive was damaged")
         return blob.digest
 

@@ -91,7 +91,8 @@ class ImageStore:
             if row is None and is_hex(digits):
                 row = self._by_prefix(text, "sha256:" + digits)
         if row is None:
-            raise NotFound(f"No such image: {text}")
+            hint = "`cloche images` lists them; `cloche load` and `cloche pack` make them"
+            raise NotFound(f"No such image: {text}", "", hint)
         return _image(row)
 
     def _by_prefix(self, text: str, prefix: str) -> Any:

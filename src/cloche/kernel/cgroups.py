@@ -37,8 +37,8 @@ class Layout(Value):
 def _mounts() -> Iterator[tuple[str, str, list[str]]]:
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mountinfo:
         for line in mountinfo:
-            left, _, right = line.partition(" - ")
-            kind, _, options = right.split()
+            left, _, right = line.rstrip("\n").partition(" - ")
+            kind, _, options = right.split(" ", 2)  # the source between them may be empty
             if kind in ("cgroup", "cgroup2"):
                 yield kind, left.split()[4], options.split(",")
 

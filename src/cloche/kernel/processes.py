@@ -19,6 +19,15 @@ def start_time(pid: int) -> int:
         return 0
 
 
+def lives(pid: int, started: int) -> bool:
+    """Whether the process that had this pid and start time is there and has not ended; a zombie has."""
+    try:
+        fields = stat_fields(pid)
+    except OSError:
+        return False
+    return int(fields[19]) == started and fields[0] not in ("Z", "X")
+
+
 def children() -> list[int]:
     """The pids of the caller's children, ended ones too. Source: proc_pid_task(5); where the kernel lacks it, all of
     /proc."""

@@ -32,7 +32,7 @@ from cloche.step.namespace import (
     SetNamespace,
     Unshare,
 )
-from cloche.step.process import NewKeyring, NewSession, OpenTerminal, WriteSelf
+from cloche.step.process import CloseOthers, NewKeyring, NewSession, OpenTerminal, WriteSelf
 from cloche.step.rootfs import Overlay
 from cloche.step.sync import Await, Gate, Open, Report, StartBell
 
@@ -218,6 +218,7 @@ def plan(bundle: Bundle, host: Host) -> Plan:
             *([Act("init", MakeFolder(process.cwd))] if process.cwd != "/" else ()),
             Act("init", PivotRoot()),
             *_seal(spec),
+            Act("init", CloseOthers((TERMINAL,) if process.terminal else ())),
             look_up(process, "init"),
             *gate,
             *become(process, "init", bundle.filter, bundle.filter_flags, host.permitted if not userns else -1),
@@ -264,6 +265,7 @@ def plan_joining(wanted: Joining, host: Host) -> Plan:
             Act("joiner", NewKeyring("_cloche." + wanted.id)),
             Act("joiner", EnterRoot("/"), "The container's root, through its mount namespace."),
             *terminal,
+            Act("joiner", CloseOthers((TERMINAL,) if process.terminal else ())),
             look_up(process, "joiner"),
             *gate,
             *become(

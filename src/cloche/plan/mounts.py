@@ -115,6 +115,7 @@ def _bind(mount: Mount, number: int) -> tuple[list[Act], list[Act]]:
         options.clear,
         options.recursive_set,
         options.propagation or MS_PRIVATE | MS_REC,
+        source=mount.source,
     )
     why = f"{mount.source} of the host, {'read-only' if (options.set | options.recursive_set) & 1 else 'writable'}."
     opening = [Act("stage", OpenTree(mount.source, ref, options.recursive))]

@@ -8,7 +8,6 @@
 #include <grp.h>
 #include <limits.h>
 #include <net/if.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -38,7 +37,6 @@ enum { DONE = 1, FAILED, TOKEN, STARTED, ABORTED };
 enum { RESOLVE_NO_MAGICLINKS = 2, RESOLVE_NO_SYMLINKS = 4, RESOLVE_IN_ROOT = 16 };
 enum { SYS_OPEN_TREE = 428, SYS_MOVE_MOUNT, SYS_FSOPEN, SYS_FSCONFIG, SYS_FSMOUNT, SYS_CLONE3 = 435, SYS_CLOSE_RANGE, SYS_OPENAT2, SYS_MOUNT_SETATTR = 442 };
 enum { TREE_CLONE = 1, MOVE_F_EMPTY = 4, MOVE_T_EMPTY = 0x40, FS_FLAG = 0, FS_STRING = 1, FS_CREATE = 6, ATTR_IDMAP = 0x100000, RECURSIVE = 0x8000 };
-enum { MAGIC_PROC = 0x9fa0, MAGIC_SYSFS = 0x62656572, MAGIC_DEVPTS = 0x1cd1 };
 enum { TEXT_MAX = 1 << 20, GROUPS_MAX = 256 };
 
 struct act { uint16_t op, actor, number, ints; uint32_t strs, size; };
@@ -73,18 +71,12 @@ static void record(int kind, int value) {   /* of a very long plan some steps ar
 
 static int flush(int passed) {   /* the reports, and what more there is to say of the last one */
 	struct iovec v[2] = {{reports, reported * sizeof *reports}, {detail, reported && reports[reported - 1].kind == FAILED ? strlen(detail) : 0}};
-	union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } c = {0};
-	struct msghdr m = {.msg_iov = v, .msg_iovlen = 2};
-	ssize_t n;
-	if (passed >= 0) {
-		m.msg_control = &c;
-		m.msg_controllen = sizeof c.space;
-		c.align = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-		memcpy(CMSG_DATA(&c.align), &passed, sizeof passed);
-	}
-	n = channel == CONTROL ? sendmsg(CONTROL, &m, MSG_NOSIGNAL) : writev(channel, v, 2);
+	union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr head; } c = {
+		.head = {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+	struct msghdr m = {.msg_iov = v, .msg_iovlen = 2, .msg_control = passed < 0 ? 0 : &c, .msg_controllen = passed < 0 ? 0 : sizeof c.space};
+	memcpy(CMSG_DATA(&c.head), &passed, sizeof passed);
 	reported = 0;
-	return n < 0 ? -1 : 0;
+	return (channel == CONTROL ? sendmsg(CONTROL, &m, MSG_NOSIGNAL) : writev(channel, v, 2)) < 0 ? -1 : 0;
 }
 
 static void fail(int error, int code) {
@@ -133,10 +125,22 @@ static const char *string(uint32_t *length) {
 
 static int slot(int64_t n) { return n >= 0 && n < FLAT_SLOTS ? slots[n] : -1; }
 
+static int take(int64_t n) {   /* from the table: who takes it closes it */
+	int fd = slot(n);
+	if (fd >= 0) slots[n] = -1;
+	return fd;
+}
+
 static int keep(int64_t n, int fd) {
 	if (fd < 0 || n < 0 || n >= FLAT_SLOTS) return -1;
 	slots[n] = fd;
 	return 0;
+}
+
+static int closing(int fd, int result) {   /* `result` and its errno, now that `fd` is done with */
+	int error = errno;
+	if (fd >= 0) close(fd);
+	return errno = error, result;
 }
 
 /* ---- paths inside the root: only the kernel resolves them, and it cannot be led out ---- */
@@ -149,58 +153,66 @@ static int in_root(const char *path, int flags, int resolve) {
 
 static int open_root(const char *path) { return in_root(path, O_PATH, RESOLVE_NO_MAGICLINKS); }
 
-static int parent(char *path, char **base) {   /* cuts the last component off `path` and opens what is before it */
-	size_t n = strlen(path);
-	char *cut;
-	while (n > 1 && path[n - 1] == '/') path[--n] = 0;
-	cut = strrchr(path, '/');
-	*base = cut ? cut + 1 : path;
-	if (cut) *cut = 0;
-	return open_root(cut ? path : "");
+static int shown(const char *path, int flags) {   /* opens, through no link, what the kernel itself must show at `path` */
+	static const struct { const char *below; long magic; } kernel[] = {{"/proc/", 0x9fa0}, {"/sys/", 0x62656572}, {"/dev/pts/", 0x1cd1}};
+	int fd = in_root(path, flags, RESOLVE_NO_SYMLINKS);
+	struct statfs s;
+	for (int k = 0; fd >= 0 && k < 3; k++) {
+		if (strncmp(path, kernel[k].below, strlen(kernel[k].below))) continue;
+		if (fstatfs(fd, &s) || (long)s.f_type != kernel[k].magic) return close(fd), errno = EXDEV, explain("not what the kernel shows there: ", path);
+	}
+	return fd;
 }
 
 static int make(const char *path, int directory) {   /* opens what is at `path`; makes it, and what leads to it, when missing */
-	char at[PATH_MAX], link[PATH_MAX], *base;
-	int fd, up, n, error;
-	if (snprintf(at, sizeof at, "%s", path) >= (int)sizeof at) return errno = ENAMETOOLONG, -1;
-	for (int hops = 0; hops < 64; hops++) {
-		if ((fd = open_root(at)) >= 0 || errno != ENOENT) return fd;
-		strcpy(link, at);
-		up = parent(link, &base);
-		if (up < 0 && errno == ENOENT) {
-			up = make(link, 1);
-		}
-		if (up < 0) return -1;
-		if (directory ? mkdirat(up, base, 0755) == 0 : (fd = openat(up, base, O_CREAT | O_EXCL | O_CLOEXEC | O_WRONLY, 0644)) >= 0) {
-			if (!directory) close(fd);
-			close(up);
+	char at[PATH_MAX], before[PATH_MAX], base[PATH_MAX], link[PATH_MAX];
+	size_t from = 0, to;   /* at[from..to) is the name that is looked at; all before it is there */
+	int fd, up, n, last;
+	if (snprintf(at, sizeof at, "%s", path) >= PATH_MAX) return errno = ENAMETOOLONG, -1;
+	for (int links = 0; links < 64;) {
+		from += strspn(at + from, "/");
+		to = from + strcspn(at + from, "/");
+		last = !at[to + strspn(at + to, "/")];
+		snprintf(base, sizeof base, "%.*s", (int)(to - from), at + from);
+		snprintf(before, sizeof before, "%.*s", (int)to, at);
+		if ((fd = open_root(before)) >= 0) {
+			if (last) return fd;
+			close(fd);
+			from = to;
 			continue;
 		}
-		error = errno;
-		n = error == EEXIST ? readlinkat(up, base, at, sizeof at - 1) : -1;   /* a link to nowhere: make what it names */
+		if (errno != ENOENT) return -1;
+		before[from] = 0;
+		if ((up = open_root(before)) < 0) return -1;
+		fd = directory || !last ? mkdirat(up, base, 0755) : openat(up, base, O_CREAT | O_EXCL | O_CLOEXEC | O_WRONLY, 0644);
+		n = fd < 0 && errno == EEXIST ? readlinkat(up, base, link, sizeof link - 1) : -1;
 		close(up);
-		if (n < 0) return errno = error, -1;
-		at[n] = 0;
-		if (at[0] != '/') {
-			char to[PATH_MAX];
-			strcpy(to, at);
-			if (snprintf(at, sizeof at, "%s/%s", base > link ? link : "", to) >= (int)sizeof at) return errno = ENAMETOOLONG, -1;
-		}
+		if (fd > 0) close(fd);
+		if (fd >= 0) continue;   /* it is opened in the next round */
+		if (n < 0) return -1;
+		link[n] = 0;   /* a link to nowhere: what it names is made */
+		if (snprintf(base, sizeof base, "%s/%s%s", *link == '/' ? "" : before, link, at + to) >= PATH_MAX) return errno = ENAMETOOLONG, -1;
+		strcpy(at, base);
+		from = 0;
+		links++;
 	}
 	return errno = ELOOP, -1;
 }
 
-static int is_filesystem(int fd, long magic) {
-	struct statfs s;
-	if (fstatfs(fd, &s)) return 0;
-	return (long)s.f_type == magic;
+static int parent(const char *path, const char **base) {   /* opens, or makes, the directory that `path` is in */
+	static char at[PATH_MAX];
+	char *cut;
+	if (snprintf(at, sizeof at, "%s", path) >= PATH_MAX) return errno = ENAMETOOLONG, -1;
+	cut = strrchr(at, '/');
+	*base = cut ? cut + 1 : at;
+	if (cut) *cut = 0;
+	return make(cut ? at : "", 1);
 }
 
-static long expected(const char *path) {   /* what must be below these names, whatever was mounted there */
-	return !strncmp(path, "/proc/", 6) ? MAGIC_PROC : !strncmp(path, "/sys/", 5) ? MAGIC_SYSFS : 0;
+static int place(int tree, int target) {   /* a detached mount onto its target; both are closed */
+	int r = tree < 0 || target < 0 ? -1 : syscall(SYS_MOVE_MOUNT, tree, "", target, "", MOVE_F_EMPTY | MOVE_T_EMPTY);
+	return closing(tree, closing(target, r));
 }
-
-static int move(int tree, int target) { return syscall(SYS_MOVE_MOUNT, tree, "", target, "", MOVE_F_EMPTY | MOVE_T_EMPTY); }
 
 static int attributes(int tree, uint64_t set, uint64_t clear, uint64_t propagation, int userns, int flags) {
 	struct { uint64_t set, clear, propagation, userns; } a = {set, clear, propagation, userns < 0 ? 0 : userns};
@@ -210,161 +222,105 @@ static int attributes(int tree, uint64_t set, uint64_t clear, uint64_t propagati
 
 static int filesystem(const char *type, uint64_t attr) {   /* the act's remaining strings are source and key[=value]... */
 	char key[256], *value;
-	int fs = syscall(SYS_FSOPEN, type, 1), fd, n, error;
+	int fs = syscall(SYS_FSOPEN, type, 1), bad = 0, error, n;
 	if (fs < 0) return -1;
-	if (act.op == OP_FSMOUNT) {
-		syscall(SYS_FSCONFIG, fs, FS_STRING, "source", string(0), 0);
-		for (uint32_t k = 3; k < act.strs; k++) {
-			snprintf(key, sizeof key, "%s", string(0));
-			if ((value = strchr(key, '='))) *value++ = 0;
-			if (syscall(SYS_FSCONFIG, fs, value ? FS_STRING : FS_FLAG, key, value, 0)) goto wrong;
-		}
+	if (act.op == OP_FSMOUNT) bad = syscall(SYS_FSCONFIG, fs, FS_STRING, "source", string(0), 0);
+	for (uint32_t k = 3; act.op == OP_FSMOUNT && !bad && k < act.strs; k++) {
+		if (snprintf(key, sizeof key, "%s", string(0)) >= (int)sizeof key) return close(fs), errno = E2BIG, -1;
+		if ((value = strchr(key, '='))) *value++ = 0;
+		bad = syscall(SYS_FSCONFIG, fs, value ? FS_STRING : FS_FLAG, key, value, 0);
 	}
-	if (syscall(SYS_FSCONFIG, fs, FS_CREATE, 0, 0, 0)) goto wrong;
-	fd = syscall(SYS_FSMOUNT, fs, 1, attr);
-	close(fs);
-	return fd;
-wrong:
-	error = errno;
+	if (!bad && !(bad = syscall(SYS_FSCONFIG, fs, FS_CREATE, 0, 0, 0))) return closing(fs, syscall(SYS_FSMOUNT, fs, 1, attr));
+	error = errno;   /* "e what is wrong", in the file system's own words */
 	if ((n = read(fs, detail, sizeof detail - 1)) > 2) detail[n - 1] = 0, memmove(detail, detail + 2, n - 2);
-	close(fs);
-	errno = error;
-	return -1;
+	return errno = error, closing(fs, -1);
 }
 
 static int mount_filesystem(void) {
 	const char *type = string(0), *path = string(0);
-	int target, tree, result;
-	target = make(path, 1);
-	if (target < 0) return -1;
-	if (in[1]) {
+	int target = make(path, 1);
+	if (target >= 0 && in[1]) {
 		close(target);
-		target = in_root(path, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
-		if (target < 0) return explain("the image has no real directory at ", path);
+		if ((target = in_root(path, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS)) < 0) return explain("the image has no real directory at ", path);
 	}
-	if ((tree = filesystem(type, in[0])) < 0) return -1;
-	result = move(tree, target);
-	close(tree);
-	close(target);
-	return result;
+	return target < 0 ? -1 : place(filesystem(type, in[0]), target);
 }
 
 static int attach(void) {
 	const char *path = string(0);
-	int tree = slot(in[0]), target, result;
+	int tree = take(in[0]), target;
+	uint64_t propagation = in[4] & ~(uint64_t)MS_REC;
 	struct stat s;
-	if (fstat(tree, &s)) return -1;
-	if (attributes(tree, in[1] | (in[6] >= 0 ? ATTR_IDMAP : 0), in[2], in[4] & ~(uint64_t)MS_REC, slot(in[6]), 0)) return -1;
-	if ((in[3] || in[4] & MS_REC) && attributes(tree, in[3], 0, in[4] & ~(uint64_t)MS_REC, -1, RECURSIVE)) return -1;
+	struct statfs f;
+	if (fstat(tree, &s) || attributes(tree, in[1] | (in[6] >= 0 ? ATTR_IDMAP : 0), in[2], propagation, slot(in[6]), 0)) return -1;
+	if ((in[3] || in[4] & MS_REC) && attributes(tree, in[3], 0, propagation, -1, RECURSIVE)) return -1;
 	target = in[5] ? open(path, O_PATH | O_CLOEXEC) : make(path, S_ISDIR(s.st_mode));
-	if (target < 0) return -1;
-	result = move(tree, target);
-	close(target);
-	close(tree);
-	return result;
+	if (target >= 0 && !in[5] && strncmp(path, "/proc/", 6) && !fstatfs(target, &f) && f.f_type == 0x9fa0)
+		return errno = EXDEV, explain("a link leads into /proc: ", path);   /* where a mount would hide what is written there */
+	return place(tree, target);
 }
 
 static int mask(const char *path) {
-	int target = in_root(path, O_PATH, RESOLVE_NO_SYMLINKS), cover, result;
+	int target = shown(path, O_PATH), null;
 	struct stat s;
 	if (target < 0) return errno == ENOENT || errno == ENOTDIR || errno == EACCES ? 0 : -1;
-	if (expected(path) && !is_filesystem(target, expected(path))) return errno = EXDEV, explain("not what the kernel shows there: ", path);
 	if (fstat(target, &s)) return -1;
-	if (S_ISDIR(s.st_mode)) cover = filesystem("tmpfs", 1);
-	else {
-		int null = in_root("dev/null", O_PATH, RESOLVE_NO_SYMLINKS);
-		if (null < 0 || fstat(null, &s)) return explain("no /dev/null to mask with", "");
-		if (!S_ISCHR(s.st_mode) || s.st_rdev != makedev(1, 3)) return errno = EXDEV, explain("/dev/null is not the null device", "");
-		cover = syscall(SYS_OPEN_TREE, null, "", AT_EMPTY_PATH | TREE_CLONE | O_CLOEXEC);
-		close(null);
-	}
-	if (cover < 0) return -1;
-	result = move(cover, target);
-	close(cover);
-	close(target);
-	return result;
+	if (S_ISDIR(s.st_mode)) return place(filesystem("tmpfs", 1), target);
+	if ((null = in_root("dev/null", O_PATH, RESOLVE_NO_SYMLINKS)) < 0 || fstat(null, &s)) return explain("no /dev/null to mask with", "");
+	if (!S_ISCHR(s.st_mode) || s.st_rdev != makedev(1, 3)) return errno = EXDEV, explain("/dev/null is not the null device", "");
+	return place(closing(null, syscall(SYS_OPEN_TREE, null, "", AT_EMPTY_PATH | TREE_CLONE | O_CLOEXEC)), target);
 }
 
 static int make_readonly(const char *path) {
-	int target = in_root(path, O_PATH, RESOLVE_NO_SYMLINKS), tree, result;
-	if (target < 0) return errno == ENOENT ? 0 : -1;
-	if (in[1]) return attributes(target, in[0], 0, 0, -1, 0);
-	if (expected(path) && !is_filesystem(target, expected(path))) return errno = EXDEV, explain("not what the kernel shows there: ", path);
+	int target = in[1] ? in_root(path, O_PATH, RESOLVE_NO_SYMLINKS) : shown(path, O_PATH), tree;
+	if (target < 0) return errno == ENOENT && !in[1] ? 0 : -1;
+	if (in[1]) return closing(target, attributes(target, in[0], 0, 0, -1, 0));
 	tree = syscall(SYS_OPEN_TREE, target, "", AT_EMPTY_PATH | TREE_CLONE | RECURSIVE | O_CLOEXEC);
 	if (tree < 0 || attributes(tree, in[0], 0, 0, -1, 0)) return -1;
-	result = move(tree, target);
-	close(tree);
-	close(target);
-	return result;
+	return place(tree, target);
 }
 
-static int put(int fd, const char *data, size_t n) {
+static int put(int fd, const char *data, size_t n) {   /* all of it, or an error; the file is closed */
 	ssize_t r = fd < 0 ? -1 : write(fd, data, n);
-	return r < 0 ? -1 : (size_t)r == n ? 0 : (errno = EIO, -1);
+	return closing(fd, r < 0 ? -1 : (size_t)r == n ? 0 : (errno = EIO, -1));
 }
 
-static int write_file(const char *path, const char *data, size_t n) {
-	int fd = open(path, O_WRONLY | O_CLOEXEC), r = put(fd, data, n), error = errno;
-	if (fd >= 0) close(fd);
-	return errno = error, r;
-}
-
-static int sysctl(void) {
-	uint32_t n;
-	const char *path = string(0), *value = string(&n);
-	int proc = in_root("proc", O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS), fd, r;
-	if (proc < 0 || !is_filesystem(proc, MAGIC_PROC)) return errno = EXDEV, explain("/proc is not procfs", "");
-	fd = openat(proc, path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
-	r = fd >= 0 && !is_filesystem(fd, MAGIC_PROC) ? (errno = EXDEV, -1) : put(fd, value, n);
-	close(proc);
-	if (fd >= 0) close(fd);
-	return r;
-}
-
-static int make_node(void) {
-	char path[PATH_MAX], *base;
-	int up;
-	if (snprintf(path, sizeof path, "%s", string(0)) >= (int)sizeof path) return errno = ENAMETOOLONG, -1;
-	if ((up = parent(path, &base)) < 0 && (up = make(path, 1)) < 0) return -1;
-	if (mknodat(up, base, in[0], makedev(in[1], in[2])) || fchmodat(up, base, in[0] & 07777, 0)) return -1;
-	if ((in[3] || in[4]) && fchownat(up, base, in[3], in[4], AT_SYMLINK_NOFOLLOW)) return -1;
-	return close(up);
+static int make_node(void) {   /* the umask is 0 until the program's own is set: no second call that could meet another file */
+	const char *base;
+	int up = parent(string(0), &base), r;
+	r = up < 0 ? -1 : mknodat(up, base, in[0], makedev(in[1], in[2]));
+	if (!r && (in[3] || in[4])) r = fchownat(up, base, in[3], in[4], AT_SYMLINK_NOFOLLOW);
+	return closing(up, r);
 }
 
 static int make_link(void) {
-	char path[PATH_MAX], *base;
-	const char *target = string(0);
-	int up, r;
-	if (snprintf(path, sizeof path, "%s", string(0)) >= (int)sizeof path) return errno = ENAMETOOLONG, -1;
-	if ((up = parent(path, &base)) < 0 && (up = make(path, 1)) < 0) return -1;
-	r = symlinkat(target, up, base);
-	close(up);
-	return r && errno != EEXIST ? -1 : 0;
+	const char *target = string(0), *base;
+	int up = parent(string(0), &base), r = up < 0 ? -1 : symlinkat(target, up, base);
+	return closing(up, r && errno == EEXIST && up >= 0 ? 0 : r);
 }
 
 /* ---- namespaces and the new process ---- */
+
+static int of_process(pid_t pid, const char *name, int flags) {
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
+	return open(path, flags | O_CLOEXEC);
+}
 
 static int make_user_namespace(void) {
 	struct { uint64_t flags, pidfd, child_tid, parent_tid, signal, more[6]; } a = {.flags = CLONE_NEWUSER, .signal = SIGCHLD};
 	uint32_t lu, lg;
 	const char *uids = string(&lu), *gids = string(&lg);
-	char path[64];
 	pid_t pid = syscall(SYS_CLONE3, &a, sizeof a);
-	int r = -1, error;
+	int r, error;
 	if (pid < 0) return -1;
 	if (!pid) for (;;) pause();
-	snprintf(path, sizeof path, "/proc/%d/gid_map", pid);
-	if (write_file(path, gids, lg)) goto end;
-	snprintf(path, sizeof path, "/proc/%d/uid_map", pid);
-	if (write_file(path, uids, lu)) goto end;
-	snprintf(path, sizeof path, "/proc/%d/ns/user", pid);
-	r = keep(in[0], open(path, O_RDONLY | O_CLOEXEC));
-end:
+	r = put(of_process(pid, "gid_map", O_WRONLY), gids, lg) || put(of_process(pid, "uid_map", O_WRONLY), uids, lu);
+	if (!r) r = keep(in[0], of_process(pid, "ns/user", O_RDONLY));
 	error = errno;
 	kill(pid, SIGKILL);   /* our own child, not yet waited for: the pid is its */
 	waitpid(pid, 0, 0);
-	errno = error;
-	return r;
+	return errno = error, -!!r;
 }
 
 static int clone_child(void) {
@@ -393,21 +349,25 @@ static int loopback(void) {
 
 static int terminal(void) {
 	struct winsize size = {.ws_row = in[1], .ws_col = in[2]};
-	int master = in_root("dev/pts/ptmx", O_RDWR | O_NOCTTY, RESOLVE_NO_SYMLINKS), zero = 0, peer, target, tree;
-	if (master < 0 || !is_filesystem(master, MAGIC_DEVPTS)) return explain("no devpts at /dev/pts", "");
-	if (ioctl(master, TIOCSPTLCK, &zero) || (peer = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY)) < 0) return -1;
+	int master = shown("/dev/pts/ptmx", O_RDWR | O_NOCTTY), zero = 0, peer, target;
+	if (master < 0 || ioctl(master, TIOCSPTLCK, &zero) || (peer = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY)) < 0) return -1;
 	if (in[1] && ioctl(master, TIOCSWINSZ, &size)) return -1;
 	if (in[3]) {
-		tree = syscall(SYS_OPEN_TREE, peer, "", AT_EMPTY_PATH | TREE_CLONE | O_CLOEXEC);
-		target = make("dev/console", 0);
-		if (tree < 0 || target < 0 || move(tree, target)) return -1;
-		close(tree);
-		close(target);
+		if ((target = make("dev/console", 0)) < 0) return -1;
+		if (place(syscall(SYS_OPEN_TREE, peer, "", AT_EMPTY_PATH | TREE_CLONE | O_CLOEXEC), target)) return -1;
 	}
 	if (ioctl(peer, TIOCSCTTY, 0)) return -1;
 	for (int fd = 0; fd < 3; fd++) if (dup2(peer, fd) < 0) return -1;
 	close(peer);
 	return keep(in[0], master);
+}
+
+static int close_others(void) {   /* CVE-2024-21626: what stays open can be walked through, as /proc/self/fd/N/../.. */
+	int kept = slot(in[0]);
+	root = -1;
+	for (int k = 0; k < FLAT_SLOTS; k++) if (k != in[0]) slots[k] = -1;
+	if (kept > PLAN && (syscall(SYS_CLOSE_RANGE, PLAN, kept - 1, 0) || syscall(SYS_CLOSE_RANGE, kept + 1, ~0u, 0))) return -1;
+	return kept > PLAN ? 0 : syscall(SYS_CLOSE_RANGE, PLAN, ~0u, 0);
 }
 
 /* ---- users: passwd(5) and group(5) of the container, read after pivot_root, so all paths are its own ---- */
@@ -426,18 +386,11 @@ static ssize_t slurp(const char *path) {
 	return r < 0 ? -1 : n;
 }
 
-static char *fields(char **cursor, char *field[7]) {   /* the next line, split at colons */
-	char *line = *cursor, *end;
-	if (!line || !*line) return 0;
-	end = strchrnul(line, '\n');
-	*cursor = *end ? end + 1 : end;
-	*end = 0;
-	for (int k = 0; k < 7; k++) {
-		field[k] = line;
-		if ((end = k < 6 ? strchr(line, ':') : 0)) *end = 0, line = end + 1;
-		else line = strchr(line, 0);
-	}
-	return field[0];
+static int fields(char **cursor, char *field[6]) {   /* the next line, split at colons */
+	char *line = strsep(cursor, "\n");
+	if (!line) return 0;
+	for (int k = 0; k < 6; k++) field[k] = line ? strsep(&line, ":") : "";
+	return 1;
 }
 
 static int number(const char *s, uint32_t *n) {
@@ -460,44 +413,39 @@ static int member(char *list, const char *name) {
 	return 0;
 }
 
-static int look_up_group(const char *wanted, gid_t *gid) {
-	char *cursor = text, *f[7];
+static int find(const char *path, const char *wanted, char *f[6]) {   /* the first line of this name or number: 1; there is none: 0 */
+	char *cursor = text;
 	uint32_t n = 0, id;
-	int numeric = number(wanted, &n);
-	if (slurp("/etc/group") < 0) return -1;
-	while (fields(&cursor, f)) if (number(f[2], &id) && (!strcmp(f[0], wanted) || (numeric && id == n))) return *gid = id, 0;
-	if (numeric) return *gid = n, 0;
-	errno = EINVAL;
-	return explain("no matching entries in group file for ", wanted);
+	int numeric = number(wanted, &n);   /* CVE-2016-3697: a number is never somebody's name */
+	if (slurp(path) < 0) return -1;
+	while (fields(&cursor, f)) if (number(f[2], &id) && (numeric ? id == n : !strcmp(f[0], wanted))) return 1;
+	return 0;
+}
+
+static int look_up_group(const char *wanted, gid_t *gid) {
+	char *f[6];
+	int found = find("/etc/group", wanted, f);
+	if (found < 0 || number(found ? f[2] : wanted, gid)) return found < 0 ? -1 : 0;
+	return errno = EINVAL, explain("no matching entries in group file for ", wanted);
 }
 
 static int look_up(void) {
-	char name[512], matched[512] = "", *group, *cursor = text, *f[7];
-	uint32_t n = 0, id, gid;
-	int numeric, named;
+	char name[512], matched[512] = "", *group, *cursor = text, *f[6];
+	uint32_t id, gid;
+	int found, named;
 	if (snprintf(name, sizeof name, "%s", string(0)) >= (int)sizeof name) return errno = ENAMETOOLONG, -1;
 	user.uid = in[0];
 	user.gid = in[1];
 	if ((group = strchr(name, ':'))) *group++ = 0;
-	named = *name;
-	if (!named) snprintf(name, sizeof name, "%u", user.uid);   /* the spec's numbers count; only HOME is looked up */
-	strcpy(user.home, "/");
-	if (slurp("/etc/passwd") < 0) return -1;
-	numeric = number(name, &n);
-	while (fields(&cursor, f)) {
-		if (!number(f[2], &id) || (strcmp(f[0], name) && !(numeric && id == n))) continue;
-		user.uid = id;
-		if (named && number(f[3], &gid)) user.gid = gid;
-		snprintf(matched, sizeof matched, "%s", f[0]);
-		if (*f[5]) snprintf(user.home, sizeof user.home, "%s", f[5]);
-		break;
-	}
-	if (!*matched && !numeric) return errno = EINVAL, explain("no matching entries in passwd file for ", name);
-	if (!*matched) user.uid = n;
+	if (!(named = *name)) snprintf(name, sizeof name, "%u", user.uid);   /* the spec's numbers count; only HOME is looked up */
+	if ((found = find("/etc/passwd", name, f)) < 0) return -1;
+	if (named && !number(found ? f[2] : name, &user.uid)) return errno = EINVAL, explain("no matching entries in passwd file for ", name);
+	if (named && found) number(f[3], &user.gid);
+	if (found) snprintf(matched, sizeof matched, "%s", f[0]);
+	snprintf(user.home, sizeof user.home, "%s", found && *f[5] ? f[5] : "/");
 	if (group && *group && look_up_group(group, &user.gid)) return -1;
 	if (named && add_group(user.gid)) return -1;
-	if (named && *matched && !(group && *group)) {
-		cursor = text;
+	if (named && found && !(group && *group)) {
 		if (slurp("/etc/group") < 0) return -1;
 		while (fields(&cursor, f)) if (number(f[2], &id) && member(f[3], matched) && add_group(id)) return -1;
 	}
@@ -509,7 +457,7 @@ static int become(void) {
 	struct stat s;
 	umask(in[0]);
 	for (int fd = 0; fd < 3; fd++)   /* so that the user can open /dev/stdout again; the null device stays root's */
-		if (!fstat(fd, &s) && s.st_uid != user.uid && (S_ISFIFO(s.st_mode) || (S_ISCHR(s.st_mode) && major(s.st_rdev) >= 136)))
+		if (!fstat(fd, &s) && s.st_uid != user.uid && (S_ISFIFO(s.st_mode) || (S_ISCHR(s.st_mode) && major(s.st_rdev) / 8 == 136 / 8)))
 			if (fchown(fd, user.uid, -1) && errno != EPERM && errno != EINVAL) return -1;
 	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) || setgroups(user.count, user.gids)) return -1;
 	return setresgid(user.gid, user.gid, user.gid) || setresuid(user.uid, user.uid, user.uid) ? -1 : 0;
@@ -533,7 +481,8 @@ static int set_capabilities(void) {
 static int load_filter(void) {
 	uint32_t n;
 	const char *code = string(&n);
-	struct { unsigned short length; const void *filter; } program = {n / 8, code};
+	struct { uint16_t length; const void *filter; } program = {n / 8, code};
+	if (n % 8 || n / 8 > UINT16_MAX) return errno = EINVAL, -1;   /* never a part of a filter */
 	return syscall(SYS_seccomp, 1, in[0], &program);
 }
 
@@ -556,27 +505,25 @@ static int change_directory(const char *path) {
 
 /* ---- the end: PID 1 as a reaper, or the program itself ---- */
 
+static int try(const char *path, char **args, char **env) {
+	execve(path, args, env);
+	if (errno == ENOENT && !faccessat(AT_FDCWD, path, F_OK, 0)) errno = ENOEXEC, explain("its interpreter is missing", "");
+	return -1;
+}
+
 static int search(char **args, char **env) {
-	const char *dirs = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", *d;
+	const char *dirs = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 	char path[PATH_MAX];
-	int denied = 0;
-	if (!*args[0]) return errno = ENOENT, -1;
-	if (strchr(args[0], '/')) {
-		execve(args[0], args, env);
-		if (errno == ENOENT && !faccessat(AT_FDCWD, args[0], F_OK, 0)) errno = ENOEXEC, explain("its interpreter is missing", "");
-		return -1;
-	}
+	struct stat s;
+	int n, denied = 0;
+	if (!*args[0] || strchr(args[0], '/')) return try(args[0], args, env);
 	for (char **e = env; *e; e++) if (!strncmp(*e, "PATH=", 5)) dirs = *e + 5;
-	for (d = dirs; *d;) {
-		int n = strcspn(d, ":");
-		struct stat s;
-		if (snprintf(path, sizeof path, "%.*s/%s", n, n ? d : ".", args[0]) < (int)sizeof path) {
-			execve(path, args, env);
-			if (errno == EACCES && !stat(path, &s) && !S_ISDIR(s.st_mode)) denied = 1;
-			else if (errno == ENOENT && !faccessat(AT_FDCWD, path, F_OK, 0)) return errno = ENOEXEC, explain("its interpreter is missing: ", path);
-			else if (errno != ENOENT && errno != ENOTDIR && errno != EACCES) return -1;
-		}
-		d += n + (d[n] == ':');
+	for (const char *d = dirs; *d; d += n + (d[n] == ':')) {
+		n = strcspn(d, ":");
+		if (snprintf(path, sizeof path, "%.*s/%s", n, n ? d : ".", args[0]) >= (int)sizeof path) continue;
+		try(path, args, env);
+		if (errno == EACCES) denied |= !stat(path, &s) && !S_ISDIR(s.st_mode);
+		else if (errno != ENOENT && errno != ENOTDIR) return -1;
 	}
 	return errno = denied ? EACCES : ENOENT, explain("not found in $PATH", "");
 }
@@ -587,8 +534,7 @@ static void reap(pid_t main_child) {
 	int status;
 	pid_t pid;
 	sigfillset(&all);
-	close(STATUS);
-	close(CONTROL);
+	syscall(SYS_CLOSE_RANGE, 3, ~0u, 0);
 	prctl(PR_SET_NAME, "cloche-init", 0, 0, 0);
 	for (;;) {
 		while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
@@ -623,12 +569,6 @@ static int execute(void) {
 	return search(args, env);
 }
 
-static int report_token(void) {
-	record(TOKEN, actor == STAGE ? child : getpid());
-	if (flush(in[0] < 0 ? -1 : slot(in[0]))) _exit(125);   /* nobody is left who could want to know */
-	return 0;
-}
-
 static int gate(void) {
 	char c;
 	ssize_t n;
@@ -643,11 +583,15 @@ static int gate(void) {
 static int do_act(void) {
 	uint32_t n;
 	const char *s, *t;
+	int fd;
 	switch (act.op) {
-	case OP_REPORT: return report_token();
+	case OP_REPORT:
+		record(TOKEN, actor == STAGE ? child : getpid());
+		if (flush(slot(in[0]))) _exit(125);   /* nobody is left who could want to know */
+		return 0;
 	case OP_GATE: return gate();
 	case OP_OPEN: return keep(in[0], open(string(0), (in[1] & O_DIRECTORY ? O_RDONLY | O_DIRECTORY : O_WRONLY) | O_CLOEXEC));
-	case OP_WRITE: s = string(&n); return put(slot(in[0]), s, n);
+	case OP_WRITE: s = string(&n); return put(take(in[0]), s, n);
 	case OP_SETNS: return setns(slot(in[0]), in[1]);
 	case OP_USERNS: return make_user_namespace();
 	case OP_ENTERUSER: return setns(slot(in[0]), in[1]) || setresgid(0, 0, 0) || setresuid(0, 0, 0) ? -1 : 0;
@@ -664,15 +608,16 @@ static int do_act(void) {
 	case OP_FSMOUNT: return mount_filesystem();
 	case OP_MKNOD: return make_node();
 	case OP_SYMLINK: return make_link();
-	case OP_MKDIR: { int fd = make(string(0), 1); return fd < 0 ? -1 : close(fd); }
+	case OP_MKDIR: return (fd = make(string(0), 1)) < 0 ? -1 : close(fd);
 	case OP_PIVOT: return syscall(SYS_pivot_root, ".", ".") || umount2(".", MNT_DETACH) || chdir("/") ? -1 : 0;
 	case OP_MASK: return mask(string(0));
 	case OP_READONLY: return make_readonly(string(0));
-	case OP_SYSCTL: return sysctl();
+	case OP_SYSCTL: s = string(0); t = string(&n); return put(shown(s, O_WRONLY), t, n);
 	case OP_SETSID: return setsid();
 	case OP_KEYRING: return syscall(SYS_keyctl, 1, string(0)) < 0 && errno != ENOSYS && errno != EOPNOTSUPP ? -1 : 0;
-	case OP_PUT: s = string(0); t = string(&n); return write_file(s, t, n);
+	case OP_PUT: s = string(0); t = string(&n); return put(open(s, O_WRONLY | O_CLOEXEC), t, n);
 	case OP_TERMINAL: return terminal();
+	case OP_CLOSE: return close_others();
 	case OP_LOOKUP: return look_up();
 	case OP_USER: return become();
 	case OP_BOUNDING: return drop_bounding();
@@ -705,10 +650,12 @@ int main(int argc, char **argv) {
 	const char *p, *end;
 	(void)argc;
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	prctl(PR_SET_NAME, "bell", 0, 0, 0);   /* started from a descriptor, it would be called by that number */
 	if (fcntl(PLAN, F_GETFD) < 0) return dprintf(2, "bell: no plan on descriptor %d: cloche starts this program, people do not\n", PLAN), 125;
 	seal_myself(argv);
 	syscall(SYS_CLOSE_RANGE, 3, ~0u, 4);   /* CLOSE_RANGE_CLOEXEC: nothing of this side reaches the program */
-	for (int k = 0; k < FLAT_SLOTS; k++) slots[k] = FIRST_SLOT + k;
+	for (int k = 0; k < FLAT_SLOTS; k++) slots[k] = fcntl(FIRST_SLOT + k, F_GETFD) < 0 ? -1 : FIRST_SLOT + k;
+	umask(0);
 	if (fstat(PLAN, &s)) fail(errno, 125);
 	p = mmap(0, s.st_size ? s.st_size : 1, PROT_READ, MAP_PRIVATE, PLAN, 0);
 	if (p == MAP_FAILED || (size_t)s.st_size < sizeof head) fail(EINVAL, 125);

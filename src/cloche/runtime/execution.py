@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cloche.step.base import Plan, Ref, Step
     from cloche.step.stored import StoredPlan
 
-ENOENT, EACCES, ENOEXEC, EINVAL = 2, 13, 8, 22
+ENOENT, ENOEXEC, EACCES, ENOTDIR, EINVAL = 2, 8, 13, 20, 22
 STAGE, INIT = 1, 2
 
 
@@ -56,6 +56,8 @@ def explain(plan: Plan, failure: Failure) -> Error:
         }
         return NotExecutable(name, cause if failure.detail else failure.errno, hints.get(failure.errno, ""))
     where = f"step {failure.number} of {len(plan.acts)}, {name}"
+    if type(act.step).__name__ == "LookUpUser" and failure.detail:
+        return Error(where, failure.detail, "names are those of the image's own files; a number needs no entry")
     if failure.detail and failure.errno:
         from cloche.errors import cause_of
 
@@ -63,7 +65,15 @@ def explain(plan: Plan, failure: Failure) -> Error:
     if failure.errno == EINVAL and getattr(act.step, "idmap", False):
         hint = "put the store (CLOCHE_ROOT) on ext4, xfs or btrfs; tmpfs can from Linux 6.3 on"
         return Unsupported(where, "this file system cannot be mounted id-mapped", hint)
-    return Error(where, cause, _hint(failure.errno))
+    return Error(where, cause, _hint_for(type(act.step).__name__, failure.errno))
+
+
+def _hint_for(kind: str, errno: int) -> str:
+    if kind in ("AttachTree", "MountFilesystem") and errno in (ENOTDIR, EINVAL):
+        return "a directory goes on a directory, a file on a file"
+    if kind == "SetUser" and errno == EINVAL:
+        return "in a user namespace there are only the ids of its map"
+    return _hint(errno)
 
 
 def _hint(errno: int) -> str:
@@ -71,6 +81,7 @@ def _hint(errno: int) -> str:
         1: "does this process have the capability, and does the host allow it? run as root",
         2: "does the path exist?",
         12: "the host or a limit has no memory left",
+        13: "this process may not; run as root, with all of root's capabilities",
         19: "this kernel does not have this file system or device",
         22: "the kernel does not take this value",
         28: "the disk is full, or a limit on namespaces or mounts is reached (/proc/sys/user)",

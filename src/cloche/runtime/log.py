@@ -53,6 +53,15 @@ def sequences(directory: str | int, parts: tuple[str, ...] = ("raw",)) -> list[i
     return sorted(found)
 
 
+def begin(directory: int) -> None:
+    """Make the first pair where there is none, as the writer would: who is to miss nothing holds it from the start.
+    Raises OSError."""
+    if not sequences(directory):
+        for part in ("idx", "raw"):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            os.close(os.open(file_name(1, part), flags, 0o600, dir_fd=directory))
+
+
 def held(directory: str) -> bool:
     """Whether an attached client still reads this log, so that removing the directory would cut its output short."""
     try:

@@ -12,7 +12,7 @@ import fcntl
 import os
 
 from cloche.errors import Error, NotFound
-from cloche.runtime.log import RECORD, STDERR, STDOUT, file_name, sequences
+from cloche.runtime.log import RECORD, STDERR, STDOUT, begin, file_name, sequences
 from cloche.value import Value
 
 TYPE_CHECKING = False
@@ -135,6 +135,8 @@ class Reader:
         self._next: Pair | None = None
         self._directory = open_directory(directory)
         try:
+            if hold:
+                self._begin()
             self._first()
         except Error:
             self.close()
@@ -202,6 +204,14 @@ class Reader:
                 if self._next is None:
                     break
         return []
+
+    def _begin(self) -> None:
+        try:
+            begin(self._directory)
+        except FileNotFoundError:
+            return  # the directory is being removed: nothing will come
+        except OSError as problem:
+            raise Error("read the log", problem.errno or 0) from problem
 
     def _first(self) -> Pair | None:
         """Open the pair where reading begins, at its place; None when there is none yet. Raises Error."""

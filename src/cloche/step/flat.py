@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cloche.step.base import Plan, Ref, Step
 
 MAGIC = 0x6C6C6562  # "bell"
-VERSION = 1
+VERSION = 2
 ACTORS = {"stage": 1, "init": 2, "joiner": 2}
 SLOTS = 64
 _MANY = 1 << 20
@@ -55,6 +55,7 @@ TABLE: tuple[tuple[type[Step], int, int, int], ...] = (
     (process.NewKeyring, 0, 1, 1),
     (process.WriteSelf, 0, 2, 2),
     (process.OpenTerminal, 4, 0, 0),
+    (process.CloseOthers, 1, 0, 0),
     (process.LookUpUser, 2, 1, 1 << 10),
     (process.SetUser, 1, 0, 0),
     (process.DropBounding, 1, 0, 0),

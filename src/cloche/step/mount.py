@@ -109,6 +109,7 @@ class AttachTree(Step):
     propagation: int = 0
     host: bool = False
     idmap: tuple[Ref, ...] = ()
+    source: str = ""  # where the tree is from, for people
 
     def needs(self) -> tuple[Ref, ...]:
         return (self.tree, *self.idmap)
@@ -122,7 +123,7 @@ class AttachTree(Step):
         return f"mount -o {options} ... {word(self.target)}"
 
     def name(self) -> str:
-        return f"mount {self.tree.name} on {self.target}"
+        return f"mount {self.source or self.tree.name} on {self.target}"
 
     def flat(self, slot: Callable[[Ref], int]) -> Flat:
         mapped = slot(self.idmap[0]) if self.idmap else -1
@@ -327,10 +328,10 @@ class WriteSysctl(Step):
 
     def _path(self) -> str:
         # sysctl(8): dots separate, unless a slash says that dots are part of names
-        return "sys/" + (self.key if "/" in self.key else self.key.replace(".", "/"))
+        return "/proc/sys/" + (self.key if "/" in self.key else self.key.replace(".", "/"))
 
     def call(self) -> str:
-        return f"write({quote('/proc/' + self._path())}, {quote(self.value)})"
+        return f"write({quote(self._path())}, {quote(self.value)})"
 
     def shell(self) -> str:
         return f"sysctl -w {word(self.key)}={word(self.value)}"

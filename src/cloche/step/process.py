@@ -102,6 +102,30 @@ class OpenTerminal(Step):
         return (slot(self.made), self.rows, self.columns, self.console), ()
 
 
+class CloseOthers(Step):
+    """close_range(2) of every descriptor but the container's own, the reports' and `keep`.
+
+    CVE-2024-21626: a directory of the host that is open while the container's paths are followed is a way out,
+    /proc/self/fd/N/../.., for a link in the image, a working directory or a command.
+    """
+
+    because = "No path through /proc/self/fd may lead to what was opened with the host's rights."
+    op: ClassVar[str] = "CLOSE"
+    keep: tuple[Ref, ...] = ()
+
+    def needs(self) -> tuple[Ref, ...]:
+        return self.keep
+
+    def call(self) -> str:
+        return f"close_range(5, ~0U){f' except {self.keep[0].name}' if self.keep else ''}"
+
+    def name(self) -> str:
+        return "close the host's descriptors"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (slot(self.keep[0]) if self.keep else -1,), ()
+
+
 class LookUpUser(Step):
     """passwd(5), group(5) of the container's root: names to numbers, as Docker reads USER[:GROUP]."""
 

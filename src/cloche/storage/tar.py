@@ -155,7 +155,7 @@ class TarReader:
     # One header
 
     def _wrong(self, cause: str) -> Invalid:
-        return Invalid(self._what, f"the tar archive is damaged: {cause}")
+        return Invalid(self._what, f"it is no tar archive, or damaged: {cause}")
 
     def _check(self, header: bytes) -> None:
         """The sum of the header's bytes, its own field as blanks. adler32() has it, modulo 65521, in its low half."""

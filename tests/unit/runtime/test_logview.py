@@ -15,7 +15,7 @@ import pytest
 from cloche.errors import Error, NotFound
 from cloche.kernel import inotify
 from cloche.runtime import log
-from cloche.runtime.log import STDERR, STDOUT, LogWriter, sequences
+from cloche.runtime.log import STDERR, STDOUT, LogWriter, Stalled, sequences
 from cloche.runtime.logview import Follower, Position, Reader, end
 
 
@@ -203,6 +203,19 @@ def test_a_follower_may_come_before_the_first_file(tmp_path: Path) -> None:
         assert readable(follower.fileno())
         assert follower.read() == [(STDOUT, b"one")]
         container.close()
+
+
+def test_who_holds_misses_nothing_also_from_before_the_first_file(tmp_path: Path) -> None:
+    with Follower(str(tmp_path), hold=True) as follower:
+        out, into = os.pipe()
+        with LogWriter(str(tmp_path), 100, 1) as writer, pytest.raises(Stalled):
+            for number in range(100):
+                os.write(into, b"%d\n" % number * 20)
+                writer.take(out, STDOUT)
+        assert b"".join(data for _, data in follower.read()).startswith(b"0\n")
+        assert follower.missed == 0
+        os.close(out)
+        os.close(into)
 
 
 def test_much_comes_in_bounded_pieces(tmp_path: Path, container: Container) -> None:

@@ -7,7 +7,7 @@ import sys
 from cloche.cli.rendering import json_text, shown
 from cloche.engine import inspection
 from cloche.engine.containers import Engine
-from cloche.errors import NotFound
+from cloche.errors import Error, Invalid, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def look(engine: Engine, name: str, kind: str) -> dict[str, Any]:
                 raise
     try:
         return inspection.image(engine, engine.images.resolve(name))
-    except NotFound:
+    except (NotFound, Invalid):
         if kind:
             raise
     raise NotFound(f"No such object: {name}", "", "`cloche ps -a` and `cloche images` list what there is")
@@ -39,7 +39,7 @@ def main(parsed: Parsed) -> int:
     for name in parsed.arguments:
         try:
             found.append(look(engine, name, parsed.text("type")))
-        except NotFound as error:
+        except Error as error:
             print(f"cloche: {error}", file=sys.stderr)
             code = 1
     if not form:

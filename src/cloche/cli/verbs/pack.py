@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from cloche.engine.containers import Engine
+from cloche.errors import Invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ def main(parsed: Parsed) -> int:
     from cloche.image.pack import create
     from cloche.image.packing import collect
 
+    if not parsed.text("tag"):
+        raise Invalid("pack", "the image needs a name", "cloche pack -t NAME PROGRAM...")
     engine = Engine(parsed.root or None)
     packing = collect(parsed.arguments, parsed.every("add"))
     for note in packing.notes:

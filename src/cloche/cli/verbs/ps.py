@@ -8,7 +8,7 @@ from cloche.cli.table import command_text, label_heading, listing, short_id
 from cloche.engine.containers import Engine
 from cloche.engine.database import RUNNING
 from cloche.engine.units import human_duration, status
-from cloche.errors import Invalid
+from cloche.errors import Conflict, Invalid, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from cloche.cli.arguments import Parsed
     from cloche.engine.containers import Container
+    from cloche.image.store import Image
 
 DEFAULT = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Names}}"
 HEADINGS = {
@@ -86,13 +87,6 @@ def matches(container: Container, name: str, value: str, everything: list[Contai
         if other is None:
             raise Invalid(f"filter {name}={value}", "there is no such container")
         return container.created < other.created if name == "before" else container.created > other.created
-    if name == "ancestor":
-        ident = container.image_id.removeprefix("sha256:")
-        return (
-            value in (container.image, container.image_id)
-            or (len(value) >= 12 and ident.startswith(value))
-            or container.image.split(":")[0] == value
-        )
     if name == "network":
         return container.config.request.network == value
     if name == "status":
@@ -100,8 +94,17 @@ def matches(container: Container, name: str, value: str, everything: list[Contai
     return container.id.startswith(value)
 
 
-def select(parsed: Parsed, everything: list[Container]) -> list[Container]:
+def descends(container: Container, ancestor: Image | None) -> bool:
+    """Whether its image is this one, or stands on its layers."""
+    if ancestor is None:
+        return False
+    layers = ancestor.layers
+    return container.image_id == ancestor.id or bool(layers and container.config.layers[: len(layers)] == layers)
+
+
+def select(parsed: Parsed, engine: Engine) -> list[Container]:
     """Those that the flags ask for, newest first. Raises Invalid for a filter that is none."""
+    everything = engine.containers()
     filters = parsed.filters()
     for name, value in filters:
         if name not in FILTERS:
@@ -126,14 +129,25 @@ def select(parsed: Parsed, everything: list[Container]) -> list[Container]:
     names = {name for name, _ in filters}
     for name in names:  # several of one kind widen, several kinds narrow; labels always narrow
         values = [v for n, v in filters if n == name]
+        if name == "ancestor":
+            images = [_image(engine, value) for value in values]
+            found = [c for c in found if any(descends(c, image) for image in images)]
+            continue
         test = all if name == "label" else any
         found = [c for c in found if test(matches(c, name, v, everything) for v in values)]
     return found
 
 
+def _image(engine: Engine, name: str) -> Image | None:
+    try:
+        return engine.images.resolve(name)
+    except (NotFound, Conflict):
+        return None
+
+
 def main(parsed: Parsed) -> int:
     """See `cloche ps --help`."""
-    found = select(parsed, Engine(parsed.root or None).containers())
+    found = select(parsed, Engine(parsed.root or None))
     whole, now = parsed.on("no-trunc"), time()
     if parsed.on("quiet") and not parsed.text("format"):
         for container in found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cloche.cli.each import each
 from cloche.engine.containers import Engine
+from cloche.errors import NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,9 +14,11 @@ if TYPE_CHECKING:
 def main(parsed: Parsed) -> int:
     """See `cloche rm --help`."""
     engine = Engine(parsed.root or None)
+    force = parsed.on("force")
 
     def remove(name: str) -> str:
-        engine.remove(engine.find(name), parsed.on("force"))
+        engine.remove(engine.find(name), force)
         return name
 
-    return each(parsed.arguments, remove)
+    # Docker's: what is not there need not be removed by force
+    return each(parsed.arguments, remove, NotFound if force else None)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
+from cloche.cli.each import each
 from cloche.engine.containers import Engine
-from cloche.errors import Error
+from cloche.errors import NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,16 +15,13 @@ def main(parsed: Parsed) -> int:
     """See `cloche rmi --help`."""
     from cloche.oci.reference import parse
 
-    engine, code = Engine(parsed.root or None), 0
-    for name in parsed.arguments:
-        try:
-            removal = engine.remove_image(name, parsed.on("force"))
-        except Error as error:
-            print(f"cloche: {error}", file=sys.stderr)
-            code = 1
-            continue
-        for reference in removal.untagged:
-            print(f"Untagged: {parse(reference).familiar()}")
-        for ident in removal.deleted:
-            print(f"Deleted: {ident}")
-    return code
+    engine = Engine(parsed.root or None)
+    force = parsed.on("force")
+
+    def remove(name: str) -> str:
+        removal = engine.remove_image(name, force)
+        untagged = [f"Untagged: {parse(reference).familiar()}" for reference in removal.untagged]
+        return "\n".join([*untagged, *(f"Deleted: {ident}" for ident in removal.deleted)])
+
+    # Docker's: what is not there need not be removed by force
+    return each(parsed.arguments, remove, NotFound if force else None)

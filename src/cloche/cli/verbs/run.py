@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from cloche.cli.attaching import console_size, follow
 from cloche.cli.requests import run_request
 from cloche.engine.containers import Engine
-from cloche.errors import Conflict, Error, Invalid
+from cloche.errors import Conflict, Error, Invalid, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +67,8 @@ def main(parsed: Parsed) -> int:
         return follow(engine, container, console, explainer, request.sig_proxy, request.detach_keys)
     except Error:
         if request.remove:
-            engine.remove(engine.find(container.id), force=True)
+            try:
+                engine.remove(engine.find(container.id), force=True)
+            except NotFound:
+                pass  # it has ended, and removed itself
         raise
-    finally:
-        sys.stdout.flush()

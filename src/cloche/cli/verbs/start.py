@@ -35,7 +35,8 @@ def main(parsed: Parsed) -> int:
                 stdin=parsed.on("interactive"),
             )
         console = console_size(container.config.request.process.tty)
-        return follow(engine, container, console, None, True, parsed.text("detach-keys"))
+        keys, stdin = parsed.text("detach-keys"), parsed.on("interactive")
+        return follow(engine, container, console, None, True, keys, stdin)
 
     def start(name: str) -> str:
         container = engine.find(name)
