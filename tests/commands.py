@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SOURCE = str(Path(__file__).resolve().parents[1] / "src")
-START = f"import sys; sys.path.insert(0, {SOURCE!r}); from cloche.cli.main import main; sys.exit(main())"
+START = f"import sys; sys.path.insert(0, {SOURCE!r}); from cloche.cli.main import program; program()"
 COMMAND = [sys.executable, "-c", START]
 
 

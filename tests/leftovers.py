@@ -53,7 +53,7 @@ def end_store(root: Path) -> None:
 
 def cloche(*arguments: str) -> str:
     """What the command line says on stdout; raises CalledProcessError."""
-    start = "import sys; from cloche.cli.main import main; sys.exit(main())"
+    start = "import sys; from cloche.cli.main import program; program()"
     command = [sys.executable, "-c", start, *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cloche.cli.explaining import Explainer
     from cloche.cli.terminal import Outcome
     from cloche.engine.containers import Container, Engine, Started
-    from cloche.runtime.logview import Follower
+    from cloche.runtime.logview import Woken
 
 DEFAULT_KEYS = "ctrl-p,ctrl-q"
 BROKEN = 141
@@ -42,7 +42,7 @@ def follow(
     """Start and go along. The log's directory is ours to read before anything is written to it, whatever is removed
     when. What it wrote when it ran before is passed over."""
     directory = lock_log(engine.log_directory(container))
-    followers: list[Follower] = []
+    followers: list[Woken] = []
     try:
         if container.started:
             followers.append(follower(directory, from_now=True))
@@ -70,19 +70,19 @@ def follow(
         os.close(directory)
 
 
-def follower(directory: int, from_now: bool = False) -> Follower:
+def follower(directory: int, from_now: bool = False) -> Woken:
     """Reads the log in this directory as it grows, wherever the directory is moved."""
-    from cloche.runtime.logview import Follower, end
+    from cloche.runtime.logview import Woken, end
 
     path = f"/proc/self/fd/{directory}"
-    return Follower(path, end(path) if from_now else None, hold=True)
+    return Woken(path, end(path) if from_now else None, hold=True)
 
 
 def go_along(
     engine: Engine,
     container: Container,
     started: Started,
-    output: Follower,
+    output: Woken,
     *,
     sig_proxy: bool,
     detach_keys: str,
@@ -102,12 +102,12 @@ def go_along(
     return exit_code(outcome)
 
 
-def streams_of(engine: Engine, container: Container, started: Started, output: Follower) -> Streams:
+def streams_of(engine: Engine, container: Container, started: Started, output: Woken) -> Streams:
     """What connects us with the container."""
     master, pipe = started.fds.get("master"), started.fds.get("input")
     interactive = container.config.request.process.interactive
 
-    ending = Waiting(engine.keeper, container.id, attached=True)
+    ending = Waiting(engine.keeper, container.id, attached=True, wake=output.fileno())
 
     def end_input() -> None:
         if pipe is not None:

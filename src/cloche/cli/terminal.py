@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class Output(Protocol):
-        """A log that is followed: runtime.logview.Follower is one."""
+        """A log that is followed: runtime.logview.Woken is one."""
 
         def fileno(self) -> int: ...
         def read(self) -> list[tuple[int, bytes]]: ...

@@ -104,12 +104,17 @@ def execute(keeper: Keeper, client: Client, message: dict[str, Any], fds: list[i
     _make(keeper, client, key, "", fds)
 
 
-def wait(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
-    """Answered when the end is recorded; at once where it is already."""
+def wait(keeper: Keeper, client: Client, message: dict[str, Any], fds: list[int]) -> None:
+    """Answered when the end is recorded; at once where it is already. An eventfd(2) that comes along is written to
+    whenever there is more in the log, and now: the client may have looked before we knew of it."""
     ident = message["id"]
     job = next((j for j in keeper.jobs.values() if j.ident == ident), None)
     if job:
         job.waiters.append(client)
+        if fds and not job.is_exec:
+            os.set_blocking(fds[0], False)
+            job.wakes.append((client, os.dup(fds[0])))
+            job.wake()
         return
     row = keeper.db.execute("SELECT code, error FROM exits WHERE id=? ORDER BY time DESC", (ident,)).fetchone()
     client.answer({"exit": row["code"], "reason": row["error"]} if row else {"exit": None})

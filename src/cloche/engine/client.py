@@ -120,11 +120,11 @@ class Keeper:
                 self.close()
         raise Error(f"ask the keeper to {message['op']}", "no keeper stays alive", f"see {self.store.run}/keeper/log")
 
-    def tell(self, message: dict[str, Any]) -> bool:
+    def tell(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> bool:
         """Send on the connection that there is; False when it is dead: then nothing of it will come."""
         try:
             if self._sock and self._pid == os.getpid():
-                protocol.send(self._sock, message)
+                protocol.send(self._sock, message, fds)
                 return True
         except OSError:
             self.close()

@@ -7,13 +7,13 @@ keeper
 
 from __future__ import annotations
 
-import _sqlite3 as sqlite3
 import os
 
 from cloche.engine import config as configs
 from cloche.engine.bundle import Facts, Other, bundle
 from cloche.engine.database import CREATED, RUNNING, connect
 from cloche.engine.removal import remove_container, sweep
+from cloche.engine.sqlite import sqlite3
 from cloche.engine.store import locate, prepare
 from cloche.errors import Conflict, Error, NotFound
 from cloche.plan import plan

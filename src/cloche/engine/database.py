@@ -8,8 +8,7 @@ itself; what must happen together says BEGIN. Times are nanoseconds since 1970, 
 
 from __future__ import annotations
 
-import _sqlite3 as sqlite3  # the package around it costs 4 ms, for adapters of dates that are not used here
-
+from cloche.engine.sqlite import sqlite3
 from cloche.errors import Error
 
 TYPE_CHECKING = False

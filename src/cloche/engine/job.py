@@ -44,6 +44,7 @@ class Job:
         self.starters: list[Any] = []
         self.waiters: list[Any] = []
         self.attached: list[Any] = []
+        self.wakes: list[tuple[Any, int]] = []  # who reads the log as it grows: the client, its eventfd
         self.orphaned = False  # nobody reads an exec's output any more
 
     @property
@@ -63,10 +64,30 @@ class Job:
             return False
         try:
             if self.log:
-                return self.log.take(fd, ERR if name == "err" else OUT) > 0
+                taken = self.log.take(fd, ERR if name == "err" else OUT)
+                if taken:
+                    self.wake()
+                return taken > 0
             return self.orphaned and len(os.read(fd, _DRAIN)) > 0
         except BlockingIOError:
             return False
+
+    def wake(self) -> None:
+        """Tell who reads the log that there is more. One that is full has been told already, and has not looked yet."""
+        for _, fd in self.wakes:
+            try:
+                os.eventfd_write(fd, 1)
+            except OSError:
+                continue
+
+    def leave(self, client: Any) -> None:
+        """Forget a client, whatever it waited for."""
+        for group in (self.starters, self.waiters):
+            while client in group:
+                group.remove(client)
+        for _, fd in [wake for wake in self.wakes if wake[0] is client]:
+            os.close(fd)
+        self.wakes = [wake for wake in self.wakes if wake[0] is not client]
 
     def pump(self) -> bool:
         """Move what a terminal shows into its pipe, in the kernel; False when there is nothing or no room. EIO: nobody
@@ -130,6 +151,9 @@ class Job:
         if self.log:
             self.log.close()
             self.log = None
+        for _, fd in self.wakes:
+            os.close(fd)
+        self.wakes.clear()
 
 
 def now() -> int:

@@ -190,9 +190,7 @@ class Keeper(Loop):
             self.unwatch(fd)
             client.sock.close()
         for job in list(self.jobs.values()):
-            for group in (job.starters, job.waiters):
-                while client in group:
-                    group.remove(client)
+            job.leave(client)
             if client in job.attached:
                 job.attached.remove(client)
                 if not job.attached:

@@ -11,8 +11,8 @@ harmless.
 from __future__ import annotations
 
 import _socket
-import array
 import os
+from struct import pack, unpack
 
 from cloche.document import dumps, loads
 
@@ -30,7 +30,7 @@ _FDS = 64
 def send(sock: _socket.socket, message: dict[str, Any], fds: Sequence[int] = (), flags: int = 0) -> None:
     """Send one message. Raises OSError when the peer is gone; BlockingIOError with DONTWAIT when it does not read."""
     data = dumps(message).encode()
-    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack(f"{len(fds)}i", *fds))] if fds else []
     sock.sendmsg([data], rights, _socket.MSG_NOSIGNAL | flags)
 
 
@@ -46,12 +46,12 @@ def receive(sock: _socket.socket, flags: int = 0) -> tuple[dict[str, Any] | None
             break
         except ConnectionResetError:
             continue  # it died with bytes unread; what it had sent is queued behind this error
-    fds = array.array("i")
+    fds: list[int] = []
     for level, kind, payload in ancillary:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+            fds += unpack(f"{len(payload) // 4}i", payload[: len(payload) // 4 * 4])
     try:
-        return _message(data, found), list(fds)
+        return _message(data, found), fds
     except ValueError:
         for fd in fds:
             os.close(fd)

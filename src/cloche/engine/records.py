@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from _sqlite3 import Error as RecordError
 
 from cloche.engine.database import together
 from cloche.engine.job import now
+from cloche.engine.sqlite import sqlite3
 from cloche.errors import Conflict
 from cloche.kernel.processes import start_time
 
+RecordError = sqlite3.Error
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _sqlite3 as sqlite3
-
     from cloche.engine.job import Job
 
 __all__ = ["RecordError", "record_created", "record_end", "record_running"]

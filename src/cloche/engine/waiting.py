@@ -19,23 +19,28 @@ class Waiting:
     """Asks at once; `result()` when `fileno()` is readable. A keeper that dies is asked again, its successor knows.
 
     Its end is the only answer that comes: the connection stays usable for others, once it has come.
+    wake: an eventfd that each keeper writes to when there may be more in the log.
     """
 
-    def __init__(self, keeper: Keeper, ident: str, attached: bool = False) -> None:
+    def __init__(self, keeper: Keeper, ident: str, attached: bool = False, wake: int = -1) -> None:
         self._keeper, self._ident, self._attached = keeper, ident, attached
+        self._wake = (wake,) if wake >= 0 else ()
         self._ended = False  # our side of its stdin has been closed
         self._connection = keeper.answered if attached else -1  # there, the start has attached us
-        if self._connection != keeper.connection or not keeper.tell({"op": "wait", "id": ident}):
+        if self._connection != keeper.connection or not self._wait():
             self._ask()
+
+    def _wait(self) -> bool:
+        return self._keeper.tell({"op": "wait", "id": self._ident}, self._wake)
 
     def _ask(self) -> None:
         """All again, on one connection."""
-        asked = ["attach"] * self._attached + ["wait"] + ["end_input"] * self._ended
+        asked = ["attach"] * self._attached + ["end_input"] * self._ended
         while True:
             self._keeper.connected()
             self._connection = self._keeper.connection
             # attach: so that a new keeper does not take our container's stdin for forsaken
-            if all(self._keeper.tell({"op": op, "id": self._ident, "quiet": True}) for op in asked):
+            if all(self._keeper.tell({"op": op, "id": self._ident, "quiet": True}) for op in asked) and self._wait():
                 return
 
     def end_input(self) -> None:

@@ -31,6 +31,10 @@ _FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
     "etc/group": "root:x:0:\ntty:x:5:\nnobody:x:65534:\n",  # 5: the group of terminals in a container's /dev/pts
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\n",
+    # Engines bind their own there: to make them in a container's first writable layer costs a start 0.7 ms.
+    "etc/hostname": "",
+    "etc/hosts": "",
+    "etc/resolv.conf": "",
 }
 _MERGED = ("/bin", "/sbin", "/lib", "/lib64")  # links into /usr on most hosts: packed, so that /bin/sh is there
 _KERNEL = ("/proc", "/sys", "/dev")

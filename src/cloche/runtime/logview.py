@@ -239,8 +239,48 @@ class Reader:
             raise Error("read the log", problem.errno or 0) from problem
 
 
+class Woken(Reader):
+    """A reader whom the log's writer wakes, through an eventfd(2) that it is given: for clients of the keeper.
+
+    Call `read` (or `chunks`) until it gives nothing, then poll. There is nothing of the kernel's to watch the directory
+    with: closing an inotify descriptor waits for a grace period, 5 to 15 ms, which is more than a short container.
+    """
+
+    def __init__(self, directory: str, position: Position | None = None, hold: bool = False) -> None:
+        """Raises NotFound, Error."""
+        self._wake = -1
+        super().__init__(directory, position, hold)
+        try:
+            self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        except OSError as problem:
+            self.close()
+            raise _unreadable(directory, problem) from problem
+
+    def __enter__(self) -> Woken:
+        return self
+
+    def close(self) -> None:
+        """Close every file; harmless when done twice."""
+        super().close()
+        wake, self._wake = self._wake, -1
+        if wake >= 0:
+            os.close(wake)
+
+    def fileno(self) -> int:
+        """The eventfd, for poll(2) and for the writer."""
+        return self._wake
+
+    def chunks(self) -> list[Chunk]:
+        """What comes next, 256 KiB at most; nothing when all there is has been read. Raises Error."""
+        try:
+            os.eventfd_read(self._wake)  # before the look, so that what comes after the look wakes
+        except BlockingIOError:
+            pass
+        return super().chunks()
+
+
 class Follower(Reader):
-    """A reader with a descriptor that becomes readable when there may be more.
+    """A reader with a descriptor that becomes readable when there may be more, whoever writes.
 
     Call `read` (or `chunks`) until it gives nothing, then poll: whatever is written after that wakes the poll. It goes
     on over rotations and a renaming of the directory; over its removal as far as it had the files open.

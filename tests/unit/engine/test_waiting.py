@@ -83,7 +83,7 @@ def test_after_a_death_all_is_asked_again_on_the_new_connection(house: House) ->
     house.die()
     assert waiting.result() is None
     house.accept()
-    assert [house.heard() for _ in range(3)] == ["attach quiet", "wait quiet", "end_input quiet"]
+    assert [house.heard() for _ in range(3)] == ["attach quiet", "end_input quiet", "wait"]
     house.say(exit=3, reason="")
     assert waiting.result() == (3, "")
 
@@ -94,7 +94,7 @@ def test_the_end_of_input_is_not_lost_when_its_keeper_dies_before_it_is_sent(hou
     house.die()
     waiting.end_input()
     house.accept()
-    assert [house.heard() for _ in range(3)] == ["attach quiet", "wait quiet", "end_input quiet"]
+    assert [house.heard() for _ in range(3)] == ["attach quiet", "end_input quiet", "wait"]
     assert waiting.fileno() == house.client.fileno()
 
 
@@ -105,7 +105,7 @@ def test_a_start_that_was_answered_by_a_dead_keeper_attaches_again(house: House)
     house.die()
     waiting = Waiting(house.client, "box", attached=True)
     house.accept()
-    assert [house.heard(), house.heard()] == ["attach quiet", "wait quiet"]
+    assert [house.heard(), house.heard()] == ["attach quiet", "wait"]
     house.say(exit=None)
     assert waiting.result() == (-1, "exit status unknown: nobody saw its end")
 
@@ -119,4 +119,4 @@ def test_it_is_asked_again_when_another_use_of_the_keeper_has_found_the_death(ho
     house.accept()
     assert house.heard() == "info"
     assert waiting.fileno() == house.client.fileno()
-    assert [house.heard(), house.heard()] == ["attach quiet", "wait quiet"]
+    assert [house.heard(), house.heard()] == ["attach quiet", "wait"]

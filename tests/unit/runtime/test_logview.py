@@ -16,7 +16,7 @@ from cloche.errors import Error, NotFound
 from cloche.kernel import inotify
 from cloche.runtime import log
 from cloche.runtime.log import STDERR, STDOUT, LogWriter, Stalled, sequences
-from cloche.runtime.logview import Follower, Position, Reader, end
+from cloche.runtime.logview import Follower, Position, Reader, Woken, end
 
 
 class Container:
@@ -216,6 +216,20 @@ def test_who_holds_misses_nothing_also_from_before_the_first_file(tmp_path: Path
         assert follower.missed == 0
         os.close(out)
         os.close(into)
+
+
+def test_one_that_is_woken_by_the_writer_looks_after_it_was_told(tmp_path: Path) -> None:
+    with Woken(str(tmp_path), hold=True) as woken:
+        container = Container(tmp_path)
+        assert woken.read() == []
+        assert not readable(woken.fileno())
+        container.say(b"one")
+        os.eventfd_write(woken.fileno(), 1)
+        assert readable(woken.fileno())
+        assert woken.read() == [(STDOUT, b"one")]
+        assert not readable(woken.fileno())
+        container.close()
+    woken.close()
 
 
 def test_much_comes_in_bounded_pieces(tmp_path: Path, container: Container) -> None:
