@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_PF_EXITING = 0x4
+
 
 def stat_fields(pid: int) -> list[str]:
     """The fields of /proc/PID/stat from the third on; [0] is the state. Raises OSError when there is no such
@@ -20,12 +22,16 @@ def start_time(pid: int) -> int:
 
 
 def lives(pid: int, started: int) -> bool:
-    """Whether the process that had this pid and start time is there and has not ended; a zombie has."""
+    """Whether the process that had this pid and start time is there and is not ending.
+
+    A zombie has ended; so has the first process of a pid namespace that still waits for the others to be killed: its
+    namespaces are gone by then. Source: proc_pid_stat(5), flags.
+    """
     try:
         fields = stat_fields(pid)
     except OSError:
         return False
-    return int(fields[19]) == started and fields[0] not in ("Z", "X")
+    return int(fields[19]) == started and fields[0] not in ("Z", "X") and not int(fields[6]) & _PF_EXITING
 
 
 def children() -> list[int]:
