@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from cloche.engine import database, protocol
+from cloche.engine.holder import note
 from cloche.engine.job import Job
 from cloche.step import stored
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 _PLAN_MOST = 64 << 20  # bytes
+_CHECK = 10.0  # seconds until a program that shall take over must have said that it can
 
 
 def checked(ident: str) -> str:
@@ -58,8 +60,21 @@ def _join(job: Job, client: Client, fds: list[int]) -> None:
     job.starters.append(client)
 
 
+def _is_ours(client: Client, message: dict[str, Any]) -> bool:
+    """Whether its plan is for this keeper. A newer client is told that we are older, and will have us hand over."""
+    version = message["version"]
+    if version > protocol.VERSION:
+        client.answer({"older": protocol.VERSION})
+    elif version < protocol.VERSION:
+        cause = f"this cloche is older (version {version}) than the keeper that runs ({protocol.VERSION}): update it"
+        client.answer({"error": cause})
+    return bool(version == protocol.VERSION)
+
+
 def start(keeper: Keeper, client: Client, message: dict[str, Any], fds: list[int]) -> None:
     """Start a container by the plan that comes in a memfd; asking again for the same attempt is harmless."""
+    if not _is_ours(client, message):
+        return
     ident, attempt = checked(message["id"]), message["attempt"]
     job = keeper.jobs.get(ident)
     if job:
@@ -90,6 +105,8 @@ def _make(keeper: Keeper, client: Client, key: str, attempt: str, fds: list[int]
 
 def execute(keeper: Keeper, client: Client, message: dict[str, Any], fds: list[int]) -> None:
     """Start a process in a running container; the plan comes in a memfd."""
+    if not _is_ours(client, message):
+        return
     key = f"exec:{checked(message['container'])}:{checked(message['id'])}"
     job = keeper.jobs.get(key)
     if job:
@@ -164,6 +181,37 @@ def end(keeper: Keeper, client: Client, _message: dict[str, Any], _fds: list[int
     keeper.end()
 
 
+def hand_over(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
+    """Let a newer program be holder and keeper. For everything else it is a keeper's death like any other; so that it
+    is not the last one, the program must first show that it can begin."""
+    argv = [str(word) for word in message["argv"]]
+    if message["version"] <= protocol.VERSION:
+        client.answer({"ok": True})  # another client was faster
+        return
+    if not _can_begin(argv):
+        client.answer({"error": f"{argv[0]} cannot take over: see {keeper.store.run}/keeper/log"})
+        return
+    keeper.tell({"op": "handover", "argv": argv})
+    os._exit(0)
+
+
+def _can_begin(argv: list[str]) -> bool:
+    import select
+
+    try:
+        pid = os.posix_spawn(
+            argv[0], [*argv, "--check"], {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+        )
+    except OSError as error:
+        note(f"execute {' '.join(argv)}: {error}")
+        return False
+    pidfd = os.pidfd_open(pid)
+    if not select.select([pidfd], [], [], _CHECK)[0]:
+        os.kill(pid, 9)
+    os.close(pidfd)
+    return os.waitpid(pid, 0)[1] == 0
+
+
 OPS: dict[str, Callable[[Keeper, Client, dict[str, Any], list[int]], None]] = {
     "start": start,
     "exec": execute,
@@ -171,5 +219,6 @@ OPS: dict[str, Callable[[Keeper, Client, dict[str, Any], list[int]], None]] = {
     "attach": attach,
     "end_input": end_input,
     "info": info,
+    "handover": hand_over,
     "end": end,
 }

@@ -56,17 +56,14 @@ def _start(store: Store) -> None:
 def _spawn(store: Store, lock: int) -> None:
     """The pair has the lock too until it listens, so that a caller who is killed meanwhile lets no second pair
     begin."""
-    import sys
-
     reading, writing = os.pipe2(os.O_CLOEXEC)
     try:
-        program = os.path.join(os.path.dirname(__file__), "holder.py")
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         high: list[int] = []
         try:
             high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (null, writing, lock)]
             actions = [(os.POSIX_SPAWN_DUP2, fd, place) for fd, place in zip(high, (0, 1, 3), strict=True)]
-            argv = [sys.executable, "-I", "-S", "-B", program, store.root]
+            argv = [*_program(), store.root]
             environ = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
             pid = os.posix_spawn(argv[0], argv, environ, file_actions=actions, setsigmask=[], setsigdef=range(1, 32))
         finally:
@@ -79,6 +76,13 @@ def _spawn(store: Store, lock: int) -> None:
             raise Error("start the keeper", "it ended before it listened", hint)
     finally:
         os.close(reading)
+
+
+def _program() -> list[str]:
+    """Holder and keeper of this cloche."""
+    import sys
+
+    return [sys.executable, "-I", "-S", "-B", os.path.join(os.path.dirname(os.path.abspath(__file__)), "holder.py")]
 
 
 class Keeper:
@@ -145,14 +149,15 @@ class Keeper:
     ) -> tuple[dict[str, Any], list[int]]:
         """Ask and wait; asked again when the keeper dies. `meanwhile` is done while it works.
 
-        `content` goes along in a file in memory, memfd_create(2). Raises Error, Conflict with what the keeper says.
+        `content` goes along in a file in memory, memfd_create(2), with our version: an older keeper is replaced. Raises
+        Error, Conflict with what the keeper says.
         """
         if not content:
             return self._ask(message, (), meanwhile)
         memory = os.memfd_create("content", os.MFD_CLOEXEC)
         try:
             os.write(memory, content)
-            return self._ask(message, (memory,), meanwhile)
+            return self._ask({**message, "version": protocol.VERSION}, (memory,), meanwhile)
         finally:
             os.close(memory)
 
@@ -167,9 +172,19 @@ class Keeper:
             answer, received = self.receive()
             if answer is None:
                 continue
+            if "older" in answer:
+                self._replace(answer["older"])
+                continue
             self.answered = self.connection
             if "error" in answer:
                 kind = Conflict if answer.get("conflict") else Error
                 raise kind(f"{message['op']} {message.get('id', '')[:12]}", answer["error"])
             return answer, received
         raise Error(f"ask the keeper to {message['op']}", "no keeper stays alive", f"see {self.store.run}/keeper/log")
+
+    def _replace(self, version: int) -> None:
+        """Have an older keeper hand over to ours; its containers run on. Raises Error."""
+        self.send({"op": "handover", "version": protocol.VERSION, "argv": _program()})
+        answer, _ = self.receive()
+        if answer is not None and "error" in answer:
+            raise Error(f"replace the running keeper of version {version}", answer["error"])

@@ -8,6 +8,8 @@
 The holder is the subreaper. The keeper dies: its children fall to the holder, which forks a new keeper with everything
 it holds.
 The holder dies: the keeper sees end-of-file, becomes the holder and forks a keeper. Both ways are this one loop.
+A newer program takes over by exec: the keeper ends, the holder executes the new one, which finds its descriptors by
+number in a file in memory, and forks its keeper.
 What falls to the subreaper and is held by nobody (a stage whose keeper died, a container's orphan in the host's pid
 namespace) is reaped when it ends.
 """
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 Held = dict[str, dict[str, int]]
 _QUICK = 1.0  # seconds; a keeper that dies sooner than this so many times in a row is started with a pause
 _PATIENCE = 50
+_HELD = 1  # version of what is handed over by exec
 
 
 class HolderGone(Exception):
@@ -103,8 +106,8 @@ def _announce(store: Store, holder: int, keeper: int) -> None:
         note(f"write {path}: {error}")
 
 
-def _serve(sock: _socket.socket, held: Held, keeper: int, caught: Caught) -> bool:
-    """Obey the keeper until it dies (False) or says that all is over (True)."""
+def _serve(sock: _socket.socket, held: Held, keeper: int, caught: Caught) -> tuple[bool, list[str]]:
+    """Obey the keeper until it dies or says that all is over (True). The program that shall take over, if any."""
     import select
 
     from cloche.engine.protocol import DONTWAIT, receive
@@ -113,6 +116,7 @@ def _serve(sock: _socket.socket, held: Held, keeper: int, caught: Caught) -> boo
     poll.register(sock.fileno(), select.POLLIN)
     poll.register(caught.fileno(), select.POLLIN)
     ended = ended_children()
+    successor: list[str] = []
     while True:
         try:
             message, fds = receive(sock, DONTWAIT)
@@ -123,10 +127,13 @@ def _serve(sock: _socket.socket, held: Held, keeper: int, caught: Caught) -> boo
             ended = ended_children() if caught.read() else []
             continue
         if message is None:
-            return False
+            return False, successor
         if message["op"] == "end":
-            return True  # with the lock of those who start: nobody begins before both of us are gone
-        _obey(sock, held, message, fds)
+            return True, []  # with the lock of those who start: nobody begins before both of us are gone
+        if message["op"] == "handover":
+            successor = message["argv"]
+        else:
+            _obey(sock, held, message, fds)
 
 
 def _obey(sock: _socket.socket, held: Held, message: dict[str, Any], fds: list[int]) -> None:
@@ -154,7 +161,7 @@ def _obey(sock: _socket.socket, held: Held, message: dict[str, Any], fds: list[i
             return  # it died while asking; end-of-file comes next
 
 
-def hold(store: Store, listening: int, linger: float) -> None:
+def hold(store: Store, listening: int, linger: float, held: Held) -> None:
     """Hold, and have a keeper, until the keeper says that all is over."""
     import time
 
@@ -162,7 +169,6 @@ def hold(store: Store, listening: int, linger: float) -> None:
     from cloche.kernel.libc import PR_SET_CHILD_SUBREAPER, prctl
     from cloche.kernel.signals import CHLD, Caught
 
-    held: Held = {}
     hurry = 0
     while True:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -174,7 +180,7 @@ def hold(store: Store, listening: int, linger: float) -> None:
             if pid:
                 theirs.close()
                 _announce(store, holder, pid)
-                over = _serve(ours, held, pid, caught)
+                over, successor = _serve(ours, held, pid, caught)
         ours.close()
         if pid == 0:
             from cloche.engine.keeper import keep
@@ -189,9 +195,42 @@ def hold(store: Store, listening: int, linger: float) -> None:
         if over:
             leave(store)
             return
+        if successor:
+            hand_over(successor, store, listening, linger, held)
         hurry = hurry + 1 if time.monotonic() - began < _QUICK else 0
         if hurry > _PATIENCE:
             time.sleep(0.2)
+
+
+def hand_over(argv: list[str], store: Store, listening: int, linger: float, held: Held) -> None:
+    """Become this program, by execve(2), with all that is held. Returns when that is refused: then we go on."""
+    from cloche.document import dumps
+
+    everything = [listening, *(fd for entry in held.values() for fd in entry.values())]
+    memory = os.memfd_create("held", 0)
+    try:
+        state = {"version": _HELD, "listening": listening, "held": held}
+        os.write(memory, dumps(state).encode())
+        for fd in everything:
+            os.set_inheritable(fd, True)
+        os.execv(argv[0], [*argv, store.root, str(linger), str(memory)])
+    except OSError as error:
+        note(f"hand over to {' '.join(argv)}: {error}")
+    for fd in everything:
+        os.set_inheritable(fd, False)
+    os.close(memory)
+
+
+def take_over(memory: int) -> tuple[int, Held]:
+    """What another program's holder has left for us: the listening socket, all that is held."""
+    from cloche.document import loads
+
+    state = loads(os.pread(memory, os.fstat(memory).st_size, 0))
+    os.close(memory)
+    held: Held = state["held"]
+    for fd in (state["listening"], *(fd for entry in held.values() for fd in entry.values())):
+        os.set_inheritable(fd, False)
+    return state["listening"], held
 
 
 def _clean_process() -> None:
@@ -248,14 +287,23 @@ def leave(store: Store) -> None:
                 note(f"remove cgroup {group}: {error}")
 
 
-def main(root: str, linger: float = 60.0) -> None:
-    """The program: `python3 -I -S -B holder.py ROOT [LINGER]`, LINGER: seconds that it lives without a container.
+def main(root: str, linger: str = "60", memory: str = "") -> None:
+    """The program: `python3 -I -S -B holder.py ROOT [LINGER [MEMORY]]`, LINGER: seconds that it lives without a
+    container; MEMORY: the descriptor of what an older program hands over. `--check`: whether it could begin.
 
     Started by the first client, which waits for a byte on descriptor 1 and passes on 3 the lock of those who start: it
     is held until we listen, whatever becomes of that client. We are not its child: it may live longer than us.
     """
     from cloche.engine.store import locate
 
+    if root == "--check":
+        from cloche.engine import keeper  # noqa: F401 (with all that it needs)
+
+        return
+    if memory:
+        taken, held = take_over(int(memory))
+        hold(locate(root), taken, float(linger), held)
+        return
     if os.fork():
         os._exit(0)
     store = locate(root)
@@ -281,7 +329,7 @@ def main(root: str, linger: float = 60.0) -> None:
     os.close(lock)
     os.write(ready, b"1")
     os.close(ready)
-    hold(store, listening.detach(), linger)
+    hold(store, listening.detach(), float(linger), {})
 
 
 if __name__ == "__main__":
@@ -289,4 +337,4 @@ if __name__ == "__main__":
     # as the module that the keeper imports, so that there is one HolderGone
     from cloche.engine.holder import main as begin
 
-    begin(sys.argv[1], *map(float, sys.argv[2:]))
+    begin(*sys.argv[1:])

@@ -1,8 +1,9 @@
 """Messages between processes of one store: JSON over SOCK_SEQPACKET, descriptors beside them (unix(7), SCM_RIGHTS).
 
-    client -> keeper   {"op": "start" | "wait" | "attach" | "exec" | "info" | "end", "id": ..., ...}
-    keeper -> client   {"ok": true, ...} or {"error": ..., ...}; a wait is answered when the end has been recorded
-    keeper -> holder   put (descriptors by name), close (one of them), drop, status, end; see engine.holder
+    client -> keeper   {"op": "start" | "wait" | "attach" | "exec" | "info" | "handover" | "end", "id": ..., ...}
+    keeper -> client   {"ok": true, ...}, {"error": ..., ...}, or {"older": its version} to a newer client's plan;
+                       a wait is answered when the end has been recorded
+    keeper -> holder   put (descriptors by name), close (one of them), drop, status, handover, end; see engine.holder
 
 A peer may be killed at any moment. Requests name containers by id and starts by attempt, so that asking again is
 harmless.
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-VERSION = 1
+VERSION = 1  # raised when a keeper could not obey a client of before: other messages, plans, records for bell
 MOST = 1 << 17
 DONTWAIT = _socket.MSG_DONTWAIT
 _FDS = 64

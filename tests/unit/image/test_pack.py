@@ -24,7 +24,9 @@ from cloche.image.tree import Tree
 from elf_files import write_elf
 
 LOADER = "/lib64/ld-linux-x86-64.so.2"
-BASE = {"dev", "etc", "etc/group", "etc/nsswitch.conf", "etc/passwd", "proc", "root", "sys", "tmp"}
+BASE = {"dev", "etc", "proc", "root", "sys", "tmp"} | {
+    f"etc/{name}" for name in ("group", "hostname", "hosts", "nsswitch.conf", "passwd", "resolv.conf")
+}
 
 
 @pytest.fixture
