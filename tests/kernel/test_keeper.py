@@ -24,6 +24,7 @@ import probes
 from cloche.engine.client import __file__ as client_file
 from cloche.engine.containers import Engine
 from cloche.errors import Error, Unsupported
+from cloche.kernel.namespaces import unshare
 from cloche.runtime.logview import Reader
 from cloche.sdk import Client, Container
 from commands import COMMAND, ok
@@ -400,3 +401,15 @@ def test_rotation_under_kills_loses_nothing_for_who_follows(client: Client, monk
     kept = sum(f.stat().st_size for f in Path(engine.log_directory(box._record)).iterdir())
     assert kept <= 3 << 15
     box.remove()
+
+
+@pytest.mark.parametrize(("flag", "kind"), [(0x20000, "mount"), (0x40000000, "network")])
+def test_a_caller_in_another_namespace_is_told_so(client: Client, flag: int, kind: str) -> None:
+    """Its paths and its network are not the keeper's: it would get others than it named."""
+    client.run("starter", ["true"], remove=True)
+    run = [*COMMAND, "run", "--rm", "starter", "true"]
+    said = subprocess.run(run, preexec_fn=lambda: unshare(flag), capture_output=True, text=True, timeout=60)
+    assert said.returncode == 125
+    assert f"another {kind} namespace" in said.stderr
+    ps = subprocess.run([*COMMAND, "ps", "-aq"], preexec_fn=lambda: unshare(flag), capture_output=True, timeout=60)
+    assert (ps.returncode, ps.stdout) == (0, b""), "looking is allowed, and nothing is left"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cloche.engine.keeper import Keeper
 
 
+_NAMESPACES = {"mnt": "mount", "net": "network", "pid": "pid"}
 _PLAN_MOST = 64 << 20  # bytes
 _CHECK = 10.0  # seconds until a program that shall take over must have said that it can
 
@@ -32,8 +33,8 @@ def checked(ident: str) -> str:
 class Client:
     """A connection. One that does not read what it asked for is not waited for."""
 
-    def __init__(self, sock: _socket.socket) -> None:
-        self.sock = sock
+    def __init__(self, sock: _socket.socket, elsewhere: str) -> None:
+        self.sock, self.elsewhere = sock, elsewhere
         self.deaf = False
 
     def answer(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
@@ -74,6 +75,10 @@ def _is_ours(client: Client, message: dict[str, Any]) -> bool:
 def start(keeper: Keeper, client: Client, message: dict[str, Any], fds: list[int]) -> None:
     """Start a container by the plan that comes in a memfd; asking again for the same attempt is harmless."""
     if not _is_ours(client, message):
+        return
+    if client.elsewhere:
+        cause = f"this process is in another {_NAMESPACES[client.elsewhere]} namespace than the keeper {os.getpid()}"
+        client.answer({"error": f"{cause}: use a store of its own (CLOCHE_ROOT), or go there with nsenter(1)"})
         return
     ident, attempt = checked(message["id"]), message["attempt"]
     job = keeper.jobs.get(ident)

@@ -52,6 +52,7 @@ class Keeper(Loop):
         self.db = database.connect(store)
         self.bell = sealed(binary())
         self.boot = boot_id()
+        self.home = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in ("mnt", "net")}
         self.jobs: dict[str, Job] = {}
         self.clients: dict[int, Client] = {}
         super().__init__()
@@ -154,14 +155,24 @@ class Keeper(Loop):
             sock, _ = self.listening.accept()
         except OSError:
             return
-        _, uid, _ = unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        pid, uid, _ = unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid not in (0, os.geteuid()):
             sock.close()
             return
         sock.setblocking(True)
-        client = Client(sock)
+        client = Client(sock, self.elsewhere(pid))
         self.clients[sock.fileno()] = client
         self.watch(sock.fileno(), lambda: self.request(client))
+
+    def elsewhere(self, pid: int) -> str:
+        """The kind of namespace in which a client is not where we are: paths and networks that it names are others."""
+        for kind, ours in self.home.items():
+            try:
+                if os.readlink(f"/proc/{pid}/ns/{kind}") != ours:
+                    return kind
+            except OSError:  # it is gone, or of a pid namespace that we do not see: it cannot be looked at
+                return "pid"
+        return ""
 
     def request(self, client: Client) -> None:
         """One message of a client; nonsense ends the connection."""
