@@ -16,12 +16,17 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any, ClassVar, Self, dataclass_transform
+    from collections.abc import Callable, Iterator
+    from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
+
+    _Pure = TypeVar("_Pure", bound=Callable[..., Any])
 else:
 
     def dataclass_transform(**_: Any) -> Any:
         return lambda cls: cls
+
+
+_KEPT = 1024  # results of one function
 
 
 class _ValueType(type):
@@ -117,6 +122,24 @@ class Value(metaclass=_ValueType):
     def fields(self) -> dict[str, Any]:
         """The fields by name, in order; nested values stay values."""
         return {f: getattr(self, f) for f in self._fields}
+
+
+def remembered(call: _Pure) -> _Pure:
+    """For a pure function of a few hashable values: what it gave before is given again, the same object.
+
+    Whoever starts one container after the other does not make the parts anew that all of them have.
+    """
+    kept: dict[Any, Any] = {}
+
+    def again(*args: Any) -> Any:
+        result = kept.get(args)
+        if result is None:
+            if len(kept) >= _KEPT:
+                kept.clear()
+            result = kept[args] = call(*args)
+        return result
+
+    return again  # type: ignore[return-value]
 
 
 def plain(value: Any) -> Any:

@@ -35,6 +35,7 @@ from cloche.step.namespace import (
 from cloche.step.process import CloseOthers, NewKeyring, NewSession, OpenTerminal, WriteSelf
 from cloche.step.rootfs import Overlay
 from cloche.step.sync import Await, Gate, Open, Report, StartBell
+from cloche.value import remembered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -143,8 +144,13 @@ def _seal(spec: Spec) -> list[Act]:
                 "The image cannot be changed, nor anything be written beside the mounts.",
             )
         )
-    acts += [Act("init", MakeReadonly(path, _READONLY)) for path in spec.readonly_paths]
-    return acts + [Act("init", Mask(path)) for path in spec.masked_paths]
+    return [*acts, *_hidden(spec.readonly_paths, spec.masked_paths)]
+
+
+@remembered
+def _hidden(readonly: tuple[str, ...], masked: tuple[str, ...]) -> tuple[Act, ...]:
+    acts = [Act("init", MakeReadonly(path, _READONLY)) for path in readonly]
+    return (*acts, *(Act("init", Mask(path)) for path in masked))
 
 
 def _handover(process: Process, actor: str, console: bool) -> tuple[list[Act], list[Act]]:

@@ -21,6 +21,7 @@ from cloche.step.mount import (
 )
 from cloche.step.namespace import OpenNamespace, SetNamespace
 from cloche.step.rootfs import Overlay
+from cloche.value import remembered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,13 +140,14 @@ def others(bundle: Bundle) -> list[Act]:
     return acts
 
 
-def _cgroups(mount: Mount, bundle: Bundle, host: Host) -> list[Act]:
+@remembered
+def _cgroups(mount: Mount, host: Host) -> tuple[Act, ...]:
     """/sys/fs/cgroup: v2 is one file system; v1 is a tmpfs with one directory a hierarchy. Seen through the cgroup
     namespace."""
     attributes = mount_options(mount.options).set
     target = mount.destination.rstrip("/")
     if host.cgroups.version == 2:
-        return [Act("init", MountFilesystem("cgroup2", target, attributes), WHY["cgroup2"])]
+        return (Act("init", MountFilesystem("cgroup2", target, attributes), WHY["cgroup2"]),)
     acts = [
         Act(
             "init",
@@ -166,7 +168,17 @@ def _cgroups(mount: Mount, bundle: Bundle, host: Host) -> list[Act]:
         acts.append(
             Act("init", MakeReadonly(target, whole=True), "The hierarchies are in place; nothing is to be added.")
         )
-    return acts
+    return tuple(acts)
+
+
+@remembered
+def _filesystem(mount: Mount) -> Act:
+    options = mount_options(mount.options)
+    if options.propagation:
+        raise Unsupported(f"mount {mount.type} on {mount.destination}", "propagation of a new file system")
+    strict = mount.type in ("proc", "sysfs")
+    step = MountFilesystem(mount.type, mount.destination, options.set, options.data, mount.source, strict)
+    return Act("init", step, WHY.get(mount.type, ""))
 
 
 def mounts(bundle: Bundle, host: Host) -> tuple[list[Act], list[Act]]:
@@ -175,20 +187,26 @@ def mounts(bundle: Bundle, host: Host) -> tuple[list[Act], list[Act]]:
     attaching: list[Act] = []
     for number, mount in enumerate(bundle.spec.mounts, 1):
         _check(mount)
-        options = mount_options(mount.options)
-        if options.bind or mount.type == "bind":
+        if mount.type == "bind" or mount_options(mount.options).bind:
             first, second = _bind(mount, number)
             opening += first
             attaching += second
         elif mount.type in ("cgroup", "cgroup2"):
-            attaching += _cgroups(mount, bundle, host)
+            attaching += _cgroups(mount, host)
         else:
-            if options.propagation:
-                raise Unsupported(f"mount {mount.type} on {mount.destination}", "propagation of a new file system")
-            strict = mount.type in ("proc", "sysfs")
-            step = MountFilesystem(mount.type, mount.destination, options.set, options.data, mount.source, strict)
-            attaching.append(Act("init", step, WHY.get(mount.type, "")))
+            attaching.append(_filesystem(mount))
     return opening, attaching
+
+
+@remembered
+def _node(node: Device) -> Act:
+    mode = _TYPES[node.type] | node.mode
+    return Act("init", MakeNode(node.path, mode, node.major, node.minor, node.uid, node.gid))
+
+
+@remembered
+def _links() -> tuple[Act, ...]:
+    return tuple(Act("init", MakeLink(target, path)) for target, path in LINKS)
 
 
 def devices(nodes: tuple[Device, ...], userns: bool) -> tuple[list[Act], list[Act]]:
@@ -206,7 +224,5 @@ def devices(nodes: tuple[Device, ...], userns: bool) -> tuple[list[Act], list[Ac
                 )
             )
         else:
-            step = MakeNode(node.path, _TYPES[node.type] | node.mode, node.major, node.minor, node.uid, node.gid)
-            making.append(Act("init", step))
-    making += [Act("init", MakeLink(target, path)) for target, path in LINKS]
-    return opening, making
+            making.append(_node(node))
+    return opening, [*making, *_links()]

@@ -16,6 +16,8 @@ from cloche.step import cgroup, mount, namespace, process, sync
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cloche.step.base import Plan, Ref, Step
 
 MAGIC = 0x6C6C6562  # "bell"
@@ -23,6 +25,7 @@ VERSION = 2
 ACTORS = {"stage": 1, "init": 2, "joiner": 2}
 SLOTS = 64
 _MANY = 1 << 20
+_KEPT = 1024
 
 # op, by its place from 1 on: (class, integers, fewest strings, most strings)
 TABLE: tuple[tuple[type[Step], int, int, int], ...] = (
@@ -74,6 +77,21 @@ def descriptors(plan: Plan) -> tuple[Ref, ...]:
     return next((act.step.descriptors for act in plan.acts if isinstance(act.step, sync.StartBell)), ())
 
 
+_packed: dict[int, tuple[Step, int, int, int, bytes]] = {}  # by identity: of steps that come again, see `remembered`
+
+
+def _pack(step: Step, slot: Callable[[Ref], int]) -> tuple[int, int, int, bytes]:
+    """Operation, numbers of integers and strings, both as bytes. What depends on no slot is kept."""
+    integers, strings = step.flat(slot)
+    body = pack(f"={len(integers)}q", *integers) + b"".join(pack("=I", len(s)) + s + b"\0" for s in strings)
+    packed = OPS[step.op], len(integers), len(strings), body
+    if not step.needs() and not step.gives():
+        if len(_packed) >= _KEPT:
+            _packed.clear()
+        _packed[id(step)] = (step, *packed)
+    return packed
+
+
 def flatten(plan: Plan) -> bytes:
     """The acts of stage, init and joiner as bell reads them. Raises KeyError for a ref that nobody gives."""
     slots = {ref: number for number, ref in enumerate(descriptors(plan))}
@@ -88,10 +106,9 @@ def flatten(plan: Plan) -> bytes:
     for number, act in enumerate(plan.acts, 1):
         if act.actor == "host":
             continue
-        integers, strings = act.step.flat(slots.__getitem__)
-        body = pack(f"={len(integers)}q", *integers)
-        body += b"".join(pack("=I", len(s)) + s + b"\0" for s in strings)
-        head = (OPS[act.step.op], ACTORS[act.actor], number, len(integers), len(strings), 16 + len(body))
-        acts.append(pack("=4H2I", *head) + body)
+        step = act.step
+        kept = _packed.get(id(step))
+        op, integers, strings, body = kept[1:] if kept else _pack(step, slots.__getitem__)
+        acts.append(pack("=4H2I", op, ACTORS[act.actor], number, integers, strings, 16 + len(body)) + body)
     everything = b"".join(acts)
     return pack("=4I", MAGIC, VERSION, len(acts), 16 + len(everything)) + everything

@@ -179,6 +179,15 @@ def test_the_flat_form_says_what_the_steps_say(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PLANS)
+def test_the_flat_form_is_the_same_however_often_its_parts_were_used(name: str) -> None:
+    """That of steps that come again is kept by identity; numbers and slots are each plan's own."""
+    plan = made()[name]
+    first = flatten(plan)
+    assert flatten(Plan((*plan.acts[:1], *plan.acts))) != first
+    assert flatten(plan) == first == flatten(PLANS[name])
+
+
+@pytest.mark.parametrize("name", PLANS)
 def test_a_stored_plan_is_read_back(name: str) -> None:
     kept = stored.stored(PLANS[name], flatten(PLANS[name]), {"tty": False})
     assert stored.load(stored.dump(kept)) == kept
