@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 SOURCE = str(Path(__file__).resolve().parents[1] / "src")
 START = f"import sys; sys.path.insert(0, {SOURCE!r}); from cloche.cli.main import program; program()"
-COMMAND = [sys.executable, "-c", START]
+COMMAND = [sys.executable, "-I", "-B", "-c", START]  # as it is for users: no variable of ours changes its streams
 
 
 class Result(NamedTuple):

@@ -352,8 +352,8 @@ def test_who_is_not_root_is_told_so(tmp_path: Path) -> None:
     nobody: dict[str, object] = {"user": 65534, "group": 65534, "extra_groups": []}
     environment = {"PATH": os.environ["PATH"], "CLOCHE_ROOT": "/root/store-of-root"}
     command = [*COMMAND, "run", "--rm", "starter", "true"]
-    probe = [COMMAND[0], "-c", f"open({__file__!r})"]
-    if subprocess.run(probe, capture_output=True, **nobody).returncode:  # type: ignore[call-overload]
+    probe = f"{shlex.quote(COMMAND[0])} -c {shlex.quote(f'open({__file__!r})')}"
+    if subprocess.run(["sh", "-c", probe], capture_output=True, **nobody).returncode:  # type: ignore[call-overload]
         pytest.skip("other users cannot read this project")
     done = subprocess.run(command, capture_output=True, text=True, env=environment, **nobody)  # type: ignore[call-overload]
     one_line(Result(done.returncode, done.stdout, done.stderr), 125, "open the store", "hint: run as root")

@@ -60,7 +60,7 @@ class House:
         found += [f"child {pid} of the holder" for pid in children(holder) if pid != keeper]
         found += [f"child {pid} of the keeper" for pid in children(keeper)]
         count = self.descriptors()
-        found += [f"{count} descriptors in the holder, not {self.held}"] if count != self.held else []
+        found += [f"{count} descriptors in the holder, not {self.held}"] if count > self.held else []
         found += [f"row {row['id']}" for row in self.engine.db.execute("SELECT id FROM containers")]
         return found
 

@@ -124,7 +124,7 @@ def test_inspect_has_dockers_shapes(tmp_path: Path) -> None:
         "-m",
         "64m",
         "--cpus",
-        "1.5",
+        "0.5",
         "-v",
         f"{tmp_path}:/x:ro",
         "-e",
@@ -136,7 +136,7 @@ def test_inspect_has_dockers_shapes(tmp_path: Path) -> None:
     found = json.loads(ok("inspect", "box"))[0]
     assert found["Name"] == "/box"
     assert (found["Path"], found["Args"]) == ("echo", ["hi"])
-    assert (found["HostConfig"]["Memory"], found["HostConfig"]["NanoCpus"]) == (64 << 20, 1_500_000_000)
+    assert (found["HostConfig"]["Memory"], found["HostConfig"]["NanoCpus"]) == (64 << 20, 500_000_000)
     assert found["State"]["Status"] == "created"
     assert found["Mounts"][0]["Source"] == str(tmp_path)
     assert found["Mounts"][0]["RW"] is False

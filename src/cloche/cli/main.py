@@ -97,6 +97,10 @@ def _open_standard_streams() -> None:
 def _written(code: int) -> int:
     """`code` when all that was printed is written; else what says that it is not."""
     try:
+        sys.stderr.flush()
+    except OSError:
+        _drop(sys.stderr)  # there is nobody to tell
+    try:
         sys.stdout.flush()
     except BrokenPipeError:
         _drop(sys.stdout)
