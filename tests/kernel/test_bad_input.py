@@ -351,10 +351,14 @@ def test_who_is_not_root_is_told_so(tmp_path: Path) -> None:
     os.chmod(tmp_path, 0o777)
     nobody: dict[str, object] = {"user": 65534, "group": 65534, "extra_groups": []}
     environment = {"PATH": os.environ["PATH"], "CLOCHE_ROOT": "/root/store-of-root"}
-    command = [*COMMAND, "run", "--rm", "starter", "true"]
-    probe = f"{shlex.quote(COMMAND[0])} -c {shlex.quote(f'open({__file__!r})')}"
-    if subprocess.run(["sh", "-c", probe], capture_output=True, **nobody).returncode:  # type: ignore[call-overload]
-        pytest.skip("other users cannot read this project")
+    probe = f"import sys; open({__file__!r}); sys.exit(sys.version_info < (3, 11))"
+    for python in (COMMAND[0], "/usr/bin/python3"):
+        trial = ["sh", "-c", f"{shlex.quote(python)} -c {shlex.quote(probe)}"]
+        if subprocess.run(trial, capture_output=True, **nobody).returncode == 0:  # type: ignore[call-overload]
+            break
+    else:
+        pytest.skip("other users cannot read this project or its Python")
+    command = [python, *COMMAND[1:], "run", "--rm", "starter", "true"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, **nobody)  # type: ignore[call-overload]
     one_line(Result(done.returncode, done.stdout, done.stderr), 125, "open the store", "hint: run as root")
 
