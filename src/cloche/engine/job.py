@@ -91,12 +91,14 @@ class Job:
 
     def pump(self) -> bool:
         """Move what a terminal shows into its pipe, in the kernel; False when there is nothing or no room. EIO: nobody
-        has it open."""
+        has it open. An exec's terminal has no pipe: what it shows when its client has left is read and thrown away."""
         ready = select.poll()  # reading the terminal itself would wait
         ready.register(self.held["master"], select.POLLIN)
         if not any(events & select.POLLIN for _, events in ready.poll(0)):
             return False
         try:
+            if "pump" not in self.held:
+                return self.orphaned and len(os.read(self.held["master"], _DRAIN)) > 0
             return os.splice(self.held["master"], self.held["pump"], _DRAIN, flags=os.SPLICE_F_NONBLOCK) > 0
         except BlockingIOError:
             return False

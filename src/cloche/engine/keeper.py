@@ -214,7 +214,7 @@ class Keeper(Loop):
             self.end_input(job)
         if job.is_exec:
             job.orphaned = True
-            for name in ("out", "err"):
+            for name in ("out", "err", "master"):
                 if name in job.held and job.state == "running":
                     os.set_blocking(job.held[name], False)  # it is ours alone now
                     self.watch_output(job, name)

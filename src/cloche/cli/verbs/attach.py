@@ -7,6 +7,7 @@ import os
 from cloche.cli.attaching import follower, go_along
 from cloche.engine.containers import Container, Engine
 from cloche.engine.removal import follow
+from cloche.errors import Invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def main(parsed: Parsed) -> int:
     """See `cloche attach --help`."""
     engine = Engine(parsed.root or None)
     container = engine.running(parsed.arguments[0])
+    if container.config.request.process.tty and not parsed.on("no-stdin") and not os.isatty(0):
+        raise Invalid("attach to a terminal", "the input device is not a TTY", "add --no-stdin, or use a terminal")
     return attach_to(
         engine,
         container,
