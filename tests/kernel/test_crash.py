@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -49,6 +50,13 @@ class House:
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pids()[0]}/fd"))
+
+    def end(self) -> None:
+        """Both are gone when this returns."""
+        holder = os.pidfd_open(self.pids()[0])
+        self.engine.keeper.ask({"op": "end"})
+        assert select.select([holder], [], [], 10)[0]
+        os.close(holder)
 
     def left(self) -> list[str]:
         """What should not be there when no container is."""
@@ -202,3 +210,52 @@ def test_killed_at_any_system_call_of_an_exec(house: House, which: int, kills: i
     step_through(executed, house, which, 4 + kills // 5 if which else 2 + kills // 10)
     box.remove(force=True)
     house.nothing_left()
+
+
+def left_of_creates(house: House) -> list[str]:
+    rows = house.engine.db.execute("SELECT container FROM ranges").fetchall()
+    return os.listdir(house.root / "containers") + [f"range of {row['container']}" for row in rows]
+
+
+def test_a_client_killed_at_any_system_call_of_a_create_leaves_nothing_for_long(house: House, kills: int) -> None:
+    """Its container is there, or it is not: then its directory and its range of ids go with the next tidying."""
+
+    def create(stop: int) -> bool:
+        go, told = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.read(go, 1)
+                Client(str(house.root)).create("starter", "true", userns="auto")
+            finally:
+                os._exit(0)
+        with killed_at(pid, stop):
+            os.write(told, b"x")
+            _, status = os.waitpid(pid, 0)
+        os.close(go)
+        os.close(told)
+        return os.WIFSIGNALED(status)
+
+    most, turns = 64, 32 + kills
+    while create(most):
+        most *= 2
+    for turn in range(turns):
+        create(1 + most * turn // turns)
+    found = {box.id for box in house.client.containers(all=True)}
+    forsaken = [name for name in os.listdir(house.root / "containers") if name not in found]
+    assert forsaken, "kills that leave nothing prove nothing"
+    firsts = [row["first"] for row in house.engine.db.execute("SELECT first FROM ranges")]
+    assert len(firsts) == len(set(firsts)) >= len(found)
+    for box in house.client.containers(all=True):
+        box.remove()
+    house.end()
+    house.client.run("starter", "true", remove=True)
+    assert set(forsaken) <= set(os.listdir(house.root / "containers")), "they may be still at work"
+    for name in forsaken:
+        os.utime(house.root / "containers" / name, (0, 0))
+    house.end()
+    house.client.run("starter", "true", remove=True)
+    deadline = time.monotonic() + 5
+    while (left := left_of_creates(house)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not left

@@ -226,9 +226,9 @@ class Engine:
             self.find(name)
         ident = os.urandom(32).hex()
         try:
-            mapping = self._mapping(request, ident)
-            config = configs.configure(request, image.config, image.layers, ident, mapping)
             prepare_files(self.store.root, ident, image.layers)
+            mapping = self._mapping(request, ident)  # behind the directory: see sweep_forsaken
+            config = configs.configure(request, image.config, image.layers, ident, mapping)
             self._give_to_root(ident, mapping)
             write_files(config, self.store, ident)
             os.mkdir(self.store.container(ident) + "/log", 0o700)
@@ -272,6 +272,7 @@ class Engine:
                 cause = f"the name is in use by container {owner['id'][:12] if owner else ''}"
                 raise Conflict(f"name a container {name}", cause, "remove that one, or use another name") from None
             row = self.db.execute("SELECT * FROM containers WHERE id=?", (ident,)).fetchone()
+            os.stat(self.store.container(ident))  # we may have been stopped for so long that it was taken for forsaken
             return self.container(row)
         raise Conflict("name the container", "all tries were taken", "give it a name with --name")
 

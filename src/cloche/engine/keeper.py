@@ -22,7 +22,7 @@ from cloche.engine.job import Job
 from cloche.engine.loop import Loop
 from cloche.engine.records import RecordError, record_created, record_end, record_running
 from cloche.engine.recovery import adopt, make_again
-from cloche.engine.removal import remove_container, sweep
+from cloche.engine.removal import remove_container, sweep, sweep_forsaken
 from cloche.errors import Error
 from cloche.kernel.pidfd import kill_and_wait
 from cloche.kernel.pipes import at_end
@@ -483,7 +483,11 @@ class Keeper(Loop):
         """Look into the trash when there is time; what is being followed there is looked at again with the next
         removal."""
         self.untidy, self.removed = True, 0
-        self.db.execute("DELETE FROM exits WHERE rowid <= (SELECT max(rowid) FROM exits) - ?", (KEPT_EXITS,))
+        try:
+            sweep_forsaken(self.store, self.db)
+            self.db.execute("DELETE FROM exits WHERE rowid <= (SELECT max(rowid) FROM exits) - ?", (KEPT_EXITS,))
+        except (Error, OSError, RecordError) as error:
+            note(f"tidy: {error}")
 
 
 def keep(store: Store, held: Held, holder: _socket.socket, listening: int, linger: float) -> None:

@@ -1,8 +1,7 @@
 """Removing a container's record and directory: one statement, one rename to the trash, which is emptied in slices.
 
 Who follows a container's output has a shared lock on its log's directory (flock(2)); it ends with the follower. Until
-then a
-removed container's directory stays in the trash.
+then a removed container's directory stays in the trash.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from cloche.engine.store import Store
 
 SLICE = 64  # directory entries
+FORSAKEN = 60.0  # seconds without a row after which a directory's maker is dead: a create takes milliseconds
 
 
 def follow(directory: str) -> int:
@@ -59,3 +59,30 @@ def sweep(store: Store) -> bool:
     from cloche.storage.trash import empty_trash
 
     return empty_trash(store.root, SLICE, is_followed)
+
+
+def sweep_forsaken(store: Store, db: sqlite3.Connection) -> None:
+    """Discard what a client that was killed in the middle of a create has left: a directory, a range of ids.
+
+    A create makes the directory, then takes the range, then writes the row; here they are read the other way round, so
+    that none is taken for forsaken while it is being made. Raises Error, OSError, sqlite3.Error.
+    """
+    from time import time
+
+    from cloche.storage.trash import discard
+
+    ranges = {row["container"] for row in db.execute("SELECT container FROM ranges")}
+    there = os.listdir(store.root + "/containers")
+    known = {row["id"] for row in db.execute("SELECT id FROM containers")}
+    young = set()
+    for ident in there:
+        path = store.container(ident)
+        try:
+            if ident not in known and time() - os.stat(path).st_mtime > FORSAKEN:
+                discard(store.root, path)
+            else:
+                young.add(ident)
+        except FileNotFoundError:
+            continue
+    for ident in ranges - known - young:
+        db.execute("DELETE FROM ranges WHERE container=?", (ident,))
