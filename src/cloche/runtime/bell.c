@@ -662,8 +662,11 @@ int main(int argc, char **argv) {
 	memcpy(&head, p, sizeof head);
 	if (head.magic != FLAT_MAGIC || head.version != FLAT_VERSION || head.size != (size_t)s.st_size) fail(EPROTO, 125);
 	end = p + head.size;
-	for (p += sizeof head; p < end;) {
-		if (!(p = parse(p, end))) fail(EPROTO, 125);
+	p += sizeof head;
+	for (const char *at = p; at < end; head.acts--) if (!(at = parse(at, end))) fail(EPROTO, 125);   /* all, before anything is done */
+	if (head.acts) fail(EPROTO, 125);
+	while (p < end) {
+		p = parse(p, end);
 		if (act.actor != actor) continue;
 		if (do_act() < 0) fail(errno, act.op != OP_EXEC ? 125 : errno == ENOENT ? 127 : 126);
 		record(DONE, 0);
