@@ -21,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from cloche.engine.store import Store
     from cloche.runtime.bell import Failure
     from cloche.runtime.execution import Execution
     from cloche.runtime.log import LogWriter
@@ -40,7 +41,7 @@ class Job:
         self.log: LogWriter | None = None
         self.content = b""  # the plan as it came; of one whose keeper died, when somebody has asked for its start again
         self.state = "making"
-        self.pid = 0
+        self.pid = self.start_time = 0
         self.starters: list[Any] = []
         self.waiters: list[Any] = []
         self.attached: list[Any] = []
@@ -56,6 +57,13 @@ class Job:
     def ident(self) -> str:
         """The container's or the exec's id."""
         return self.key.rsplit(":", 1)[-1]
+
+    def open_log(self, store: Store) -> None:
+        """Go on with the container's log, or begin it. Raises Error."""
+        from cloche.runtime.log import LogWriter
+
+        directory = store.container(self.key) + "/log"
+        self.log = LogWriter(directory, self.notes.get("log_size", 10 << 20), self.notes.get("log_files", 3))
 
     def take(self, name: str) -> bool:
         """Move output from a pipe to where it belongs; True when there may be more. Raises Stalled."""

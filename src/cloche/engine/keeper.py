@@ -26,7 +26,7 @@ from cloche.engine.removal import remove_container, sweep, sweep_forsaken
 from cloche.errors import Error
 from cloche.kernel.pidfd import kill_and_wait
 from cloche.kernel.pipes import at_end
-from cloche.kernel.processes import boot_id
+from cloche.kernel.processes import boot_id, start_time
 from cloche.runtime.bell import DONE, binary, sealed
 from cloche.runtime.execution import Execution, StepFailed
 
@@ -254,7 +254,6 @@ class Keeper(Loop):
             if not job.is_exec:
                 with open(self.store.plan(job.key), "wb", 0) as file:
                     file.write(job.content)
-                job.log = self.open_log(job)
             stdio, ours = streams.open_streams(job.notes, job.is_exec)
             if ours:
                 self.put(job.key, **ours)
@@ -268,12 +267,6 @@ class Keeper(Loop):
         finally:
             for fd in stdio:
                 os.close(fd)
-
-    def open_log(self, job: Job) -> Any:
-        from cloche.runtime.log import LogWriter
-
-        directory = self.store.container(job.key) + "/log"
-        return LogWriter(directory, job.notes.get("log_size", 10 << 20), job.notes.get("log_files", 3))
 
     def go_on(self, job: Job) -> None:
         """The host's next steps, then wait for bell. Raises StepFailed."""
@@ -299,6 +292,7 @@ class Keeper(Loop):
             if making.pid and "pidfd" not in job.held:
                 job.pid = making.pid
                 self.put(job.key, pidfd=making.release("pidfd"), status=os.dup(making.status))
+                self.prepare(job)  # while init is at work
             elif job.state == "making":
                 self.let_run(job)
             self.go_on(job)
@@ -307,6 +301,12 @@ class Keeper(Loop):
             self.fail(job, problem.failure)
         except (Error, RecordError) as error:
             self.give_up(job, {"error": str(error)})
+
+    def prepare(self, job: Job) -> None:
+        """What is needed when it runs and can be had before. Raises Error."""
+        job.start_time = start_time(job.pid)
+        if not job.is_exec:
+            job.open_log(self.store)
 
     def let_run(self, job: Job) -> None:
         """Before the gate: everything that another keeper needs is held or written."""

@@ -8,7 +8,6 @@ from cloche.engine.database import together
 from cloche.engine.job import now
 from cloche.engine.sqlite import sqlite3
 from cloche.errors import Conflict
-from cloche.kernel.processes import start_time
 
 RecordError = sqlite3.Error
 
@@ -27,7 +26,7 @@ def record_running(db: sqlite3.Connection, job: Job, boot: str) -> None:
     done = db.execute(
         "UPDATE containers SET status='running', attempt=?, pid=?, start_time=?, boot=?, outputs=?, started=?,"
         " finished=0, exit_code=0, oom=0, error='' WHERE id=?",
-        (job.attempt, job.pid, start_time(job.pid), boot, outputs, now(), job.key),
+        (job.attempt, job.pid, job.start_time, boot, outputs, now(), job.key),
     )
     if not done.rowcount:
         raise Conflict(f"start container {job.key[:12]}", "it was removed meanwhile")

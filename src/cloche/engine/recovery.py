@@ -97,7 +97,7 @@ def _open_log(keeper: Keeper, job: Job) -> None:
     if job.is_exec:
         return
     try:
-        job.log = keeper.open_log(job)
+        job.open_log(keeper.store)
     except Error as error:
         note(f"{job.key}: {error}")
         job.orphaned = True

@@ -65,7 +65,8 @@ def sweep_forsaken(store: Store, db: sqlite3.Connection) -> None:
     """Discard what a client that was killed in the middle of a create has left: a directory, a range of ids.
 
     A create makes the directory, then takes the range, then writes the row; here they are read the other way round, so
-    that none is taken for forsaken while it is being made. Raises Error, OSError, sqlite3.Error.
+    that none is taken for forsaken while it is being made. What has ever run is left alone: if it has no row, the
+    database was lost, and its files may be all that somebody still has. Raises Error, OSError, sqlite3.Error.
     """
     from time import time
 
@@ -78,7 +79,7 @@ def sweep_forsaken(store: Store, db: sqlite3.Connection) -> None:
     for ident in there:
         path = store.container(ident)
         try:
-            if ident not in known and time() - os.stat(path).st_mtime > FORSAKEN:
+            if ident not in known and time() - os.stat(path).st_mtime > FORSAKEN and not _has_run(path):
                 discard(store.root, path)
             else:
                 young.add(ident)
@@ -86,3 +87,10 @@ def sweep_forsaken(store: Store, db: sqlite3.Connection) -> None:
             continue
     for ident in ranges - known - young:
         db.execute("DELETE FROM ranges WHERE container=?", (ident,))
+
+
+def _has_run(container: str) -> bool:
+    try:
+        return bool(os.listdir(container + "/log"))
+    except FileNotFoundError:
+        return False
