@@ -22,7 +22,8 @@ from cloche.engine.job import Job
 from cloche.engine.loop import Loop
 from cloche.engine.records import RecordError, record_created, record_end, record_running
 from cloche.engine.recovery import adopt, make_again
-from cloche.engine.removal import remove_container, sweep, sweep_forsaken
+from cloche.engine.removal import remove_container
+from cloche.engine.tidying import Tidying
 from cloche.errors import Error
 from cloche.kernel.pidfd import kill_and_wait
 from cloche.kernel.pipes import at_end
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     from cloche.step.stored import StoredPlan
 
 RETRY = 0.5  # seconds between tries of a log that has no room
-SWEEP = 0.5  # seconds after a removal until the trash is looked into: its clients have read the log by then
-KEPT_EXITS = 4096
 
 
 class Keeper(Loop):
@@ -57,8 +56,7 @@ class Keeper(Loop):
         self.clients: dict[int, Client] = {}
         super().__init__()
         self.idle_since = monotonic()
-        self.untidy = True  # something may be in the trash; it goes when nothing else is to be done
-        self.removed = 0  # containers since the last look
+        self.tidying = Tidying(store, self.db, self.after)
         import socket
 
         self.listening = socket.socket(fileno=os.dup(listening))
@@ -71,10 +69,7 @@ class Keeper(Loop):
     def run(self) -> None:
         """Until nobody needs a keeper any more. Raises HolderGone."""
         while True:
-            ready = self.poll.poll(self.patience())
-            if self.untidy and not ready:
-                self.untidy = not sweep(self.store)
-            self.call_ready(ready)
+            self.call_ready(self.poll.poll(self.patience()))
             at = self.call_due()
             if self.jobs or self.clients:
                 self.idle_since = at
@@ -83,8 +78,6 @@ class Keeper(Loop):
 
     def patience(self) -> float:
         """Seconds until something is due."""
-        if self.untidy:
-            return 0
         times = [when for when, _ in self.later]
         if not self.jobs and not self.clients:
             times.append(self.idle_since + self.linger)
@@ -177,6 +170,7 @@ class Keeper(Loop):
     def request(self, client: Client) -> None:
         """One message of a client; nonsense ends the connection."""
         fds: list[int] = []
+        self.tidying.asked = monotonic()
         try:
             message, fds = protocol.receive(client.sock, protocol.DONTWAIT)
             if message is None:
@@ -475,19 +469,7 @@ class Keeper(Loop):
                 note(f"remove {ident}: {error}")
                 self.after(RETRY, lambda: self.remove(ident))
                 return
-            if not self.removed:
-                self.after(SWEEP, self.tidy)
-            self.removed += 1
-
-    def tidy(self) -> None:
-        """Look into the trash when there is time; what is being followed there is looked at again with the next
-        removal."""
-        self.untidy, self.removed = True, 0
-        try:
-            sweep_forsaken(self.store, self.db)
-            self.db.execute("DELETE FROM exits WHERE rowid <= (SELECT max(rowid) FROM exits) - ?", (KEPT_EXITS,))
-        except (Error, OSError, RecordError) as error:
-            note(f"tidy: {error}")
+            self.tidying.note_removal()
 
 
 def keep(store: Store, held: Held, holder: _socket.socket, listening: int, linger: float) -> None:

@@ -34,7 +34,7 @@ def adopt(keeper: Keeper) -> None:
     for row in keeper.db.execute("SELECT id FROM containers WHERE status='exited' AND remove=1").fetchall():
         if row["id"] not in keeper.jobs:
             keeper.remove(row["id"])
-    keeper.tidy()
+    keeper.tidying.tidy()
 
 
 def _read_plan(keeper: Keeper, ident: str) -> stored.StoredPlan | None:
