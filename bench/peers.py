@@ -307,6 +307,7 @@ def measure(groups: tuple[Any, ...], rhythms: tuple[Rhythm, ...], only: set[str]
 def measured(candidate: Candidate, rhythms: tuple[Rhythm, ...]) -> dict[str, Any]:
     print(f"measuring {candidate.name} {candidate.kind}", file=sys.stderr)
     row: dict[str, Any] = {"name": candidate.name, "kind": candidate.kind}
+    os.sync()  # an image that has just been made is written to disk now, not while something is measured
     try:
         row["figures"] = [candidate.measure(rhythm) for rhythm in rhythms]
     except (BenchError, OSError) as error:
