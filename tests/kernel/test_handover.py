@@ -71,7 +71,8 @@ def test_containers_live_on_and_nothing_is_lost(newer: Path) -> None:
         before.stdin.close()
         assert before.stdout.read() == "two\n", "a client of before goes on with its container"
         assert before.wait(30) == 0
-    assert by(newer, "wait", "writer", "screen").stdout.split() == ["7", "7"]
+    waited = by(newer, "wait", "writer", "screen")
+    assert (waited.stdout.split(), waited.stderr) == (["7", "7"], "")
     lines = [f"line {i}" for i in range(1, 101)]
     assert ok("logs", "writer").splitlines() == lines
     assert ok("logs", "screen").splitlines() == lines

@@ -86,7 +86,10 @@ def reap_strangers(ended: list[int], held: Held, keeper: int = 0) -> None:
             known.add(status.si_pid)
     for pid in ended:
         if pid not in known:
-            os.waitpid(pid, 0)
+            try:
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+            except ChildProcessError:
+                continue  # it was somebody's, and has been dropped and reaped since they were listed
 
 
 def drop(held: Held, key: str) -> None:
