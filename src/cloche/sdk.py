@@ -14,9 +14,19 @@ from __future__ import annotations
 
 import os
 
-from cloche.engine import notation, units
+from cloche.engine import notation, ports, units
 from cloche.engine.containers import Engine
-from cloche.engine.request import ExecRequest, Files, Limits, Namespaces, Program, RunRequest, Security
+from cloche.engine.request import (
+    Connection,
+    ExecRequest,
+    Files,
+    Limits,
+    Namespaces,
+    Networking,
+    Program,
+    RunRequest,
+    Security,
+)
 from cloche.engine.validation import check
 from cloche.errors import Error, NotFound
 from cloche.value import Value
@@ -60,7 +70,18 @@ if TYPE_CHECKING:
         devices: Sequence[str]
         read_only: bool
         shm_size: int | str
-        network: str
+        network: str | Sequence[str]
+        publish: Sequence[str]
+        publish_all: bool
+        expose: Sequence[str]
+        network_aliases: Sequence[str]
+        ip: str
+        ip6: str
+        mac_address: str
+        extra_hosts: Mapping[str, str]
+        dns: Sequence[str]
+        dns_search: Sequence[str]
+        dns_options: Sequence[str]
         pid: str
         ipc: str
         uts: str
@@ -146,23 +167,49 @@ def request(image: str, command: str | Sequence[str] = (), **options: Unpack[Opt
         option("seccomp", ""),
         tuple(dict(option("sysctls", {})).items()),
     )
+    network, networking = _networks(option)
     made = RunRequest(
         image,
         process,
         limits,
         files,
         Namespaces(shared[0], shared[1], shared[2], shared[3], "map" if mapped else userns, mapped),
-        option("network", "none"),
+        network,
         security,
         option("name", ""),
         option("hostname", ""),
         tuple(dict(option("labels", {})).items()),
         tuple(dict(option("annotations", {})).items()),
         option("remove", False),
+        networking=networking,
     )
     if unknown := set(options) - taken:
         raise TypeError(f"unexpected argument {min(unknown)!r}")
     return check(made)
+
+
+def _networks(option: Callable[[str, Any], Any]) -> tuple[str, Networking]:
+    """The mode, or the first network's name; and all else about networks."""
+    connections = _each(notation.connection, _words(option("network", "bridge")))
+    first = connections[0]
+    first = Connection(
+        first.network,
+        option("ip", "") or first.ip,
+        option("ip6", "") or first.ip6,
+        (*first.aliases, *option("network_aliases", ())),
+        option("mac_address", "") or first.mac,
+    )
+    asked = len(connections) > 1 or first != Connection(first.network)
+    return first.network, Networking(
+        (first, *connections[1:]) if asked else (),
+        sum(_each(ports.published, option("publish", ())), ()),
+        option("publish_all", False),
+        sum(_each(ports.exposed, option("expose", ())), ()),
+        tuple(option("dns", ())),
+        tuple(option("dns_search", ())),
+        tuple(option("dns_options", ())),
+        tuple(dict(option("extra_hosts", {})).items()),
+    )
 
 
 class ExecResult(Value):

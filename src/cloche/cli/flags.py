@@ -80,8 +80,21 @@ _FILES: tuple[Row, ...] = (
     ("read-only", "", "bool", "", "files in memory; the root cannot be written"),
     ("device", "", "list", "SRC[:DST[:rwm]]", "a device of the host"),
 )
+_NETWORK: tuple[Row, ...] = (
+    ("network", "", "list", "NAME|none|host|container:ID", "bridge is the default; NAME,alias=A,ip=IP"),
+    ("publish", "p", "list", "[[ADDRESS:]HOST:]PORT[/udp]", ""),
+    ("publish-all", "P", "bool", "", "lead ports of the host to it; all that are exposed"),
+    ("expose", "", "list", "PORT[-PORT][/udp]", ""),
+    ("network-alias", "", "list", "NAME", "ports that -P publishes; other names on its network"),
+    ("ip", "", "text", "ADDRESS", ""),
+    ("ip6", "", "text", "ADDRESS", ""),
+    ("mac-address", "", "text", "ADDRESS", "its own addresses"),
+    ("add-host", "", "list", "NAME:ADDRESS", "a line of /etc/hosts; host-gateway is the host"),
+    ("dns", "", "list", "ADDRESS", ""),
+    ("dns-search", "", "list", "DOMAIN", ""),
+    ("dns-option", "", "list", "OPTION", "whom it asks for names"),
+)
 _ISOLATION: tuple[Row, ...] = (
-    ("network", "", "text", "none|host|container:ID", "none is the default"),
     ("pid", "", "text", "host|container:ID", ""),
     ("uts", "", "text", "host", "whose processes, whose host name it sees"),
     ("ipc", "", "text", "host|private|shareable|container:ID", "whose semaphores, queues, shared memory"),
@@ -94,12 +107,11 @@ _ISOLATION: tuple[Row, ...] = (
     ("sysctl", "", "list", "K=V", "all rights; kernel parameters"),
 )
 _RUN_MISSING = (
-    "add-host attach|a blkio-weight blkio-weight-device cgroup-parent cpu-count cpu-percent cpu-period cpu-quota "
-    "cpu-rt-period cpu-rt-runtime cpuset-mems device-cgroup-rule device-read-bps device-read-iops device-write-bps "
-    "device-write-iops disable-content-trust dns dns-opt dns-option dns-search domainname expose gpus health-cmd "
-    "health-interval health-retries health-start-interval health-start-period health-timeout io-maxbandwidth "
-    "io-maxiops ip ip6 isolation kernel-memory label-file link link-local-ip log-driver log-opt mac-address "
-    "memory-swappiness net-alias network-alias no-healthcheck oom-kill-disable platform publish|p publish-all|P pull "
+    "attach|a blkio-weight blkio-weight-device cgroup-parent cpu-count cpu-percent cpu-period cpu-quota cpu-rt- "
+    "period cpu-rt-runtime cpuset-mems device-cgroup-rule device-read-bps device-read-iops device-write-bps "
+    "device-write-iops disable-content-trust domainname gpus health-cmd health-interval health-retries health- "
+    "start-interval health-start-period health-timeout io-maxbandwidth io-maxiops isolation kernel-memory label- "
+    "file link link-local-ip log-driver log-opt memory-swappiness no-healthcheck oom-kill-disable platform pull "
     "quiet|q restart runtime storage-opt use-api-socket volume-driver volumes-from step timings"
 )
 _CREATE: tuple[Group, ...] = (
@@ -107,6 +119,7 @@ _CREATE: tuple[Group, ...] = (
     ("Container", _CONTAINER),
     ("Resources", _RESOURCES),
     ("Files", _FILES),
+    ("Network", _NETWORK),
     ("Isolation", _ISOLATION),
 )
 _KEYS: Row = ("detach-keys", "", "text", "KEYS", "the keys that leave it running (ctrl-p,ctrl-q)")
@@ -122,7 +135,12 @@ GLOBAL: tuple[Row, ...] = (
     ("help", "", "bool", "", ""),
     ("version", "v", "bool", "", "print this; print the version"),
 )
-ALIASES = {"net": "network", "time": "timeout"}  # spellings that Docker still takes
+ALIASES = {
+    "net": "network",
+    "time": "timeout",
+    "dns-opt": "dns-option",
+    "net-alias": "network-alias",
+}  # spellings that Docker still takes
 HELP: Row = ("help", "", "bool", "", "print this")
 
 VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of `cloche --help`

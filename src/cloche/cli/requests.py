@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from cloche.cli.arguments import invalid_value
 from cloche.cli.flags import verb
-from cloche.engine.request import ExecRequest, Files, Limits, Namespaces, Program, RunRequest, Security
+from cloche.engine.request import (
+    Connection,
+    ExecRequest,
+    Files,
+    Limits,
+    Namespaces,
+    Networking,
+    Program,
+    RunRequest,
+    Security,
+)
 from cloche.engine.validation import check, check_exec
 from cloche.errors import Invalid, Unsupported
 
@@ -25,6 +35,7 @@ if TYPE_CHECKING:
 
 def run_request(parsed: Parsed, cwd: str, environ: Mapping[str, str], read_file: Callable[[str], bytes]) -> RunRequest:
     """The request of `run`, `create` or `plan`. `cwd`: where relative paths begin; `read_file` may raise OSError."""
+    networks = _networks(parsed)
     return check(
         RunRequest(
             parsed.arguments[0],
@@ -32,7 +43,7 @@ def run_request(parsed: Parsed, cwd: str, environ: Mapping[str, str], read_file:
             _limits(parsed),
             _files(parsed, cwd),
             _namespaces(parsed),
-            parsed.text("network", "none"),
+            networks[0],
             _security(parsed, cwd, read_file),
             parsed.text("name"),
             parsed.text("hostname"),
@@ -43,6 +54,7 @@ def run_request(parsed: Parsed, cwd: str, environ: Mapping[str, str], read_file:
             _detach_keys(parsed),
             parsed.on("sig-proxy", True),
             _below(cwd, parsed.text("cidfile")),
+            networks[1],
         )
     )
 
@@ -199,6 +211,39 @@ def _namespaces(parsed: Parsed) -> Namespaces:
 
         user, maps = "map", _read(parsed, "userns", user, id_map)
     return Namespaces(parsed.text("pid"), parsed.text("ipc"), parsed.text("uts"), parsed.text("cgroupns"), user, maps)
+
+
+_NETWORK_FLAGS = (
+    "publish publish-all expose network-alias ip ip6 mac-address add-host dns dns-search dns-option"
+).split()
+
+
+def _networks(parsed: Parsed) -> tuple[str, Networking]:
+    """The mode, or the first network's name; and all else about networks."""
+    names = parsed.every("network") or ("bridge",)
+    plain = len(names) == 1 and "=" not in names[0]
+    if plain and parsed.values.keys().isdisjoint(_NETWORK_FLAGS):
+        return names[0], Networking()
+    from cloche.engine import notation, ports
+
+    connections = _each(parsed, "network", notation.connection) or (Connection("bridge"),)
+    first = connections[0]
+    own = (parsed.text("ip"), parsed.text("ip6"), parsed.every("network-alias"), parsed.text("mac-address"))
+    if any(own):
+        first = Connection(
+            first.network, first.ip or own[0], first.ip6 or own[1], (*first.aliases, *own[2]), first.mac or own[3]
+        )
+    asked = len(connections) > 1 or first != Connection(first.network)
+    return first.network, Networking(
+        (first, *connections[1:]) if asked else (),
+        sum(_each(parsed, "publish", ports.published), ()),
+        parsed.on("publish-all"),
+        sum(_each(parsed, "expose", ports.exposed), ()),
+        parsed.every("dns"),
+        parsed.every("dns-search"),
+        parsed.every("dns-option"),
+        _each(parsed, "add-host", notation.extra_host),
+    )
 
 
 def _security(parsed: Parsed, cwd: str, read_file: Callable[[str], bytes]) -> Security:

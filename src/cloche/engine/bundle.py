@@ -17,6 +17,7 @@ from cloche.oci.runtime import (
     User,
 )
 from cloche.plan.bundle import Bundle, Joining
+from cloche.step.network import Attachment
 from cloche.value import Value
 
 TYPE_CHECKING = False
@@ -70,6 +71,7 @@ class Facts(Value):
     filter: bytes = b""
     filter_flags: int = 0
     console_size: tuple[int, int] = (0, 0)
+    network: Attachment = Attachment()
 
 
 def _capabilities(config: ContainerConfig) -> Capabilities:
@@ -95,13 +97,17 @@ def process(config: ContainerConfig, facts: Facts) -> Process:
     )
 
 
+def _own_or_host(config: ContainerConfig) -> str:
+    return "host" if config.request.network == "host" else ""
+
+
 def _namespaces(config: ContainerConfig, others: dict[str, Other]) -> tuple[Namespace, ...]:
     wanted = config.request.namespaces
     modes = {
         "user": "" if wanted.user in ("auto", "map") else "host",
         "mount": "",
         "pid": wanted.pid,
-        "network": "" if config.request.network == "none" else config.request.network,
+        "network": config.request.network if config.request.network[:10] == "container:" else _own_or_host(config),
         "ipc": wanted.ipc,
         "uts": wanted.uts,
         "cgroup": wanted.cgroup,
@@ -140,7 +146,7 @@ def _mounts(config: ContainerConfig, store: Store, ident: str, others: dict[str,
     readonly = () if open_ else ("ro",)
     hardened = ("nosuid", "noexec", "nodev")
     sysfs = Mount("/sys", "sysfs", "sysfs", (*hardened, *readonly))
-    if config.mapping and config.request.network != "none":
+    if config.mapping and (config.request.network == "host" or config.request.network[:10] == "container:"):
         # a user namespace may mount sysfs only where it owns the network namespace
         sysfs = Mount("/sys", "bind", "/sys", ("rbind", "rro", *hardened))
     own = store.container(ident)
@@ -223,6 +229,7 @@ def bundle(config: ContainerConfig, root: Overlay | Folder, store: Store, ident:
         store.run + "/mnt" if config.mapping else store.run + "/mnt/root",
         facts.filter,
         facts.filter_flags,
+        facts.network,
     )
 
 

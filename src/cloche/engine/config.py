@@ -41,6 +41,7 @@ class ContainerConfig(Value):
     stop_timeout: int
     layers: tuple[int, ...]
     mapping: tuple[IdMapping, ...] = ()
+    exposed: tuple[tuple[int, str], ...] = ()
 
 
 _KINDS["ContainerConfig"] = ContainerConfig
@@ -87,4 +88,16 @@ def configure(
         10 if timeout is None else timeout,
         layers,
         mapping,
+        _exposed(defaults.exposed_ports, request),
     )
+
+
+def _exposed(image: tuple[str, ...], request: RunRequest) -> tuple[tuple[int, str], ...]:
+    """The ports that the image and the request name; what of an image's cannot be read is no port."""
+    found = dict.fromkeys(request.networking.expose)
+    for text in image:
+        port, _, protocol = text.partition("/")
+        if port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16:
+            found[int(port), protocol.lower() or "tcp"] = None
+    found |= dict.fromkeys((p.inside, p.protocol) for p in request.networking.ports)
+    return tuple(sorted(found))

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 
 from cloche.engine import config as configs
-from cloche.engine.bundle import Facts, Other, bundle
+from cloche.engine import ranges
+from cloche.engine.bundle import Other
 from cloche.engine.database import CREATED, RUNNING, connect
 from cloche.engine.removal import remove_container, sweep
 from cloche.engine.sqlite import sqlite3
 from cloche.engine.store import locate, prepare
 from cloche.errors import Conflict, Error, NotFound
-from cloche.plan import plan
+from cloche.network.model import Port
 from cloche.value import Value
 
 TYPE_CHECKING = False
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
 
     from cloche.engine.client import Keeper
     from cloche.engine.config import ContainerConfig
+    from cloche.engine.networks import Networks
     from cloche.engine.request import RunRequest
     from cloche.image.removal import Removal
     from cloche.image.store import Image, ImageStore, Use
-    from cloche.oci.runtime import IdMapping
     from cloche.step.base import Plan
     from cloche.step.host import Host
 
-RANGE_FIRST, RANGE_SIZE = 1 << 20, 1 << 16  # ids of automatic user namespaces: above those of people and subuid(5)
+_PORT_TRIES = 5  # of a start whose published port may be any
 
 
 class Container(Value):
@@ -54,6 +55,7 @@ class Container(Value):
     exit_code: int
     oom: bool
     error: str
+    ports: tuple[Port, ...] = ()
 
 
 class Started(Value):
@@ -79,6 +81,7 @@ class Engine:
         self._db: sqlite3.Connection | None = None
         self._host: Host | None = None
         self._images: ImageStore | None = None
+        self._networks: Networks | None = None
 
     def close(self) -> None:
         """Close database and connection; containers run on."""
@@ -86,7 +89,7 @@ class Engine:
             self._keeper.close()
         if self._db:
             self._db.close()
-        self._keeper = self._db = self._images = None
+        self._keeper = self._db = self._images = self._networks = None
 
     @property
     def keeper(self) -> Keeper:
@@ -114,6 +117,15 @@ class Engine:
         return self._images
 
     @property
+    def networks(self) -> Networks:
+        """The store's networks."""
+        if self._networks is None:
+            from cloche.engine.networks import Networks
+
+            self._networks = Networks(self.store, self.db)
+        return self._networks
+
+    @property
     def host(self) -> Host:
         """The machine's facts, probed once."""
         if self._host is None:
@@ -128,6 +140,10 @@ class Engine:
         """A row as a value."""
         found = {field: row[field] for field in Container._fields}
         found |= {"config": configs.load(row["config"]), "remove": bool(row["remove"]), "oom": bool(row["oom"])}
+        if found["ports"]:
+            from cloche.document import loads
+
+            found["ports"] = tuple(Port(*each) for each in loads(found["ports"]))
         return Container(**found)
 
     def containers(self) -> list[Container]:
@@ -170,7 +186,8 @@ class Engine:
             raise Conflict(f"use container {name}", "it is not running", f"start it with: cloche start {name}")
         return found
 
-    def _other(self, name: str) -> tuple[str, Other]:
+    def other(self, name: str) -> tuple[str, Other]:
+        """A container whose namespaces shall be joined: its id, its first process (pid 0: it does not run)."""
         found = self.find(name)
         ipc = found.config.request.namespaces.ipc
         pid = found.pid if found.status == RUNNING else 0
@@ -227,10 +244,11 @@ class Engine:
         ident = os.urandom(32).hex()
         try:
             prepare_files(self.store.root, ident, image.layers)
-            mapping = self._mapping(request, ident)  # behind the directory: see sweep_forsaken
+            mapping = ranges.mapping(self.db, request, ident)  # behind the directory: see sweep_forsaken
             config = configs.configure(request, image.config, image.layers, ident, mapping)
-            self._give_to_root(ident, mapping)
-            write_files(config, self.store, ident)
+            ranges.give_to_root(self.store.container(ident) + "/upper", mapping)
+            self.networks.connect(ident, request)
+            write_files(config, self.store, ident, self.networks.endpoints(ident))
             os.mkdir(self.store.container(ident) + "/log", 0o700)
             return self._insert(ident, request, image, config)
         except BaseException as error:
@@ -240,14 +258,6 @@ class Engine:
             if isinstance(error, sqlite3.Error):
                 raise Error("record the container", str(error), "is the disk full?") from error
             raise
-
-    def _give_to_root(self, ident: str, mapping: tuple[IdMapping, ...]) -> None:
-        """In a user namespace the container's root has another id outside; its root directory shall be its own."""
-        upper = self.store.container(ident) + "/upper"
-        owner = os.stat(upper)
-        for m in mapping:
-            if m.container <= owner.st_uid < m.container + m.size:
-                os.chown(upper, owner.st_uid - m.container + m.host, owner.st_gid - m.container + m.host)
 
     def _discard(self, ident: str) -> None:
         remove_container(self.store, self.db, ident)
@@ -276,52 +286,19 @@ class Engine:
             return self.container(row)
         raise Conflict("name the container", "all tries were taken", "give it a name with --name")
 
-    def _mapping(self, request: RunRequest, ident: str) -> tuple[IdMapping, ...]:
-        """The ids of a user namespace; an automatic range belongs to one container until its row is gone."""
-        from cloche.oci.runtime import IdMapping
-
-        if request.namespaces.user == "map":
-            return request.namespaces.user_map
-        if request.namespaces.user != "auto":
-            return ()
-        self.db.execute("BEGIN IMMEDIATE")
-        try:
-            taken = {row["first"] for row in self.db.execute("SELECT first FROM ranges")}
-            first = next(f for f in range(RANGE_FIRST, 1 << 31, RANGE_SIZE) if f not in taken)
-            self.db.execute("INSERT INTO ranges VALUES (?, ?, ?)", (ident, first, RANGE_SIZE))
-        finally:
-            self.db.execute("COMMIT")
-        return (IdMapping(0, first, RANGE_SIZE),)
-
     # -- starting
 
     def plan(self, container: Container, console: tuple[int, int] = (0, 0)) -> Plan:
         """What a start would ask of the kernel. Raises NotFound, Conflict, Invalid, Unsupported."""
-        from cloche.engine.facts import gather
+        from cloche.engine.planning import plan_start
 
-        facts = gather(container.config, self.store, self.host, self._other, console)
-        return self.plan_with(container.id, container.config, facts)
-
-    def plan_with(self, ident: str, config: ContainerConfig, facts: Facts) -> Plan:
-        """The same, with facts that are known already."""
-        from cloche.storage.overlay import existing
-
-        root = existing(self.store.root, ident, config.layers).mounts[0]
-        return plan(bundle(config, root, self.store, ident, facts), self.host)
+        return plan_start(self, container, console)[0]
 
     def dry_plan(self, request: RunRequest) -> Plan:
-        """The plan of a `run` that is not done: no container is recorded, nothing is written."""
-        from cloche.engine.facts import check_host, gather
-        from cloche.oci.runtime import IdMapping
+        """The plan of a `run` that is not done."""
+        from cloche.engine.planning import plan_request
 
-        check_host(request, self.host)
-        image = self.image(request.image)
-        ident = "ID"  # stands for what a start would choose
-        mapping = request.namespaces.user_map
-        if request.namespaces.user == "auto":
-            mapping = (IdMapping(0, RANGE_FIRST, RANGE_SIZE),)
-        config = configs.configure(request, image.config, image.layers, ident, mapping)
-        return self.plan_with(ident, config, gather(config, self.store, self.host, self._other, (0, 0)))
+        return plan_request(self, request)
 
     def start(
         self,
@@ -336,16 +313,36 @@ class Engine:
 
         Raises the error of the step that was refused.
         """
-        ident, attempt = container.id, os.urandom(8).hex()
-        made = self.plan(container, console)
-        if explain:
-            explain(made)
-        content = self._stored(container, made, attach, explain is not None)
-        answer, fds = self.keeper.ask({"op": "start", "id": ident, "attempt": attempt}, content, meanwhile)
-        if "failure" in answer:
-            raise self._failed(container, made, answer["failure"])
+        from cloche.engine.planning import plan_start
+
+        for tries in range(_PORT_TRIES, 0, -1):
+            attempt = os.urandom(8).hex()
+            made, ports = plan_start(self, container, console)
+            if ports:
+                self._note_ports(container, ports)
+            if explain:
+                explain(made)
+            content = self._stored(container, made, attach, explain is not None)
+            answer, fds = self.keeper.ask({"op": "start", "id": container.id, "attempt": attempt}, content, meanwhile)
+            if "failure" not in answer:
+                break
+            if tries == 1 or not self._was_taken(container, made, answer["failure"]):
+                raise self._failed(container, made, answer["failure"])
         records = tuple((number, ns) for number, ns in answer["records"])
         return Started(answer["pid"], dict(zip(answer["fds"], fds, strict=True)), records)
+
+    def _note_ports(self, container: Container, ports: tuple[Port, ...]) -> None:
+        """For `ps`, `port` and `inspect`; of a container that does not run they say nothing."""
+        from cloche.document import dumps
+
+        text = dumps([[p.address, p.protocol, p.port, p.inside] for p in ports])
+        self.db.execute("UPDATE containers SET ports=? WHERE id=?", (text, container.id))
+
+    def _was_taken(self, container: Container, made: Plan, failure: list[Any]) -> bool:
+        """Whether a port that could be any was taken between its choice and its reservation."""
+        wanted = container.config.request.networking
+        chosen = wanted.publish_all or any(not p.port or p.last for p in wanted.ports)
+        return chosen and failure[1] == 98 and type(made.acts[failure[0] - 1].step).__name__ == "ReservePort"
 
     def _stored(self, container: Container, made: Plan, attach: bool, explained: bool) -> bytes:
         """The plan as the keeper wants it."""

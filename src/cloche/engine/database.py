@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.engine.store import Store
 
-VERSION = 1
+VERSION = 2
 CREATED, RUNNING, EXITED = "created", "running", "exited"
 UNKNOWN_EXIT = -1
 
@@ -34,6 +34,20 @@ CREATE TABLE IF NOT EXISTS exits (
 );
 CREATE TABLE IF NOT EXISTS ranges (container TEXT PRIMARY KEY, first INTEGER NOT NULL UNIQUE, size INTEGER NOT NULL);
 """
+# what each version has added to the one before
+ADDED = {
+    2: """
+CREATE TABLE networks (
+  id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, config TEXT NOT NULL,
+  cursor INTEGER NOT NULL
+);
+CREATE TABLE connections (
+  container TEXT NOT NULL, network TEXT NOT NULL, position INTEGER NOT NULL, ip4 TEXT, ip6 TEXT, mac TEXT NOT NULL,
+  aliases TEXT NOT NULL DEFAULT '', PRIMARY KEY (container, network), UNIQUE (network, ip4), UNIQUE (network, ip6)
+);
+ALTER TABLE containers ADD COLUMN ports TEXT NOT NULL DEFAULT '';
+""",
+}
 
 
 def connect(store: Store) -> sqlite3.Connection:
@@ -42,11 +56,8 @@ def connect(store: Store) -> sqlite3.Connection:
     try:
         db = sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            from cloche.image.store import SCHEMA as IMAGES
-
-            db.execute("PRAGMA journal_mode=WAL")
-            db.executescript("BEGIN IMMEDIATE;" + SCHEMA + IMAGES + f"PRAGMA user_version={VERSION};COMMIT;")
+        if version < VERSION:
+            _bring_up_to_date(db)
         elif version > VERSION:
             raise Error(
                 f"open {path}",
@@ -58,6 +69,22 @@ def connect(store: Store) -> sqlite3.Connection:
         raise Error(f"open {path}", str(error), "is the disk full, or the file damaged?") from error
     db.row_factory = sqlite3.Row
     return db
+
+
+def _bring_up_to_date(db: sqlite3.Connection) -> None:
+    """Make the tables, or add what newer versions have. Several processes may want to: one does."""
+    from cloche.image.store import SCHEMA as IMAGES
+
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("BEGIN IMMEDIATE")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    scripts = [SCHEMA, IMAGES] if version == 0 else []
+    scripts += [text for number, text in ADDED.items() if number > version]
+    for statement in "".join(scripts).split(";"):
+        if statement.strip():
+            db.execute(statement)
+    db.execute(f"PRAGMA user_version={VERSION}")
+    db.execute("COMMIT")
 
 
 def together(db: sqlite3.Connection, *statements: tuple[str, tuple[object, ...]]) -> None:

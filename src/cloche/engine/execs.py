@@ -36,7 +36,7 @@ def execute(engine: Engine, container: Container, request: ExecRequest, console:
 
     request = check_exec(request)
     ident = os.urandom(32).hex()
-    facts = gather(container.config, engine.store, engine.host, engine._other, console)
+    facts = gather(container.config, engine.store, engine.host, engine.other, console)
     first = Other(container.pid, container.start_time)
     made = plan_joining(
         joining(container.config, request, engine.store, container.id, first, facts, ident), engine.host

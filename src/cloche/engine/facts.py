@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cloche.engine.config import ContainerConfig
     from cloche.engine.request import RunRequest
     from cloche.engine.store import Store
+    from cloche.network.model import Endpoint
     from cloche.step.host import Host
 
 
@@ -193,24 +194,53 @@ def gather(
     return Facts(tuple(others), devices(config), program, flags, console)
 
 
-def write_files(config: ContainerConfig, store: Store, ident: str) -> None:
+def write_files(config: ContainerConfig, store: Store, ident: str, endpoints: tuple[Endpoint, ...] = ()) -> None:
     """The three files that are bound into /etc. With the host's network they are the host's."""
-    directory = store.container(ident)
-    if config.request.network == "host":
-        hosts, resolv = _read("/etc/hosts"), _read("/etc/resolv.conf")
+    directory, request = store.container(ident), config.request
+    wanted = request.networking
+    if request.network == "host":
+        hosts = _read("/etc/hosts") + "".join(f"{address}\t{name}\n" for name, address in wanted.hosts).encode()
     else:
-        hosts = (
-            b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t"
-            + config.hostname.encode()
-            + b"\n"
-        )
-        resolv = b"# no network: there is nobody to ask\n"
+        from cloche.network import resolver
+
+        hosts = resolver.hosts(config.hostname, endpoints, wanted.hosts).encode()
+    resolv = _resolv_conf(config)
     for name, content in (("hosts", hosts), ("resolv.conf", resolv), ("hostname", config.hostname.encode() + b"\n")):
-        fd = os.open(f"{directory}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        try:
-            os.write(fd, content)
-        finally:
-            os.close(fd)
+        _write(f"{directory}/{name}", content)
+    _write(f"{directory}/resolv.conf.made", resolv)
+
+
+def _resolv_conf(config: ContainerConfig) -> bytes:
+    """Of the host, as far as it holds in the container, with what was asked for."""
+    request, wanted = config.request, config.request.networking
+    asked = (wanted.dns, wanted.dns_search, wanted.dns_options)
+    if request.network == "none" and not any(asked):
+        return b"# no network: there is nobody to ask\n"
+    if request.network == "host" and not any(asked):
+        return _read("/etc/resolv.conf")
+    from cloche.network.resolver import resolv_conf
+
+    host = _read("/etc/resolv.conf").decode("utf-8", "replace")
+    upstreams = _read("/run/systemd/resolve/resolv.conf").decode("utf-8", "replace")
+    return resolv_conf(host, upstreams, *asked).encode()
+
+
+def refresh_files(config: ContainerConfig, store: Store, ident: str) -> None:
+    """Before a start: the host's resolver may have changed; a file that somebody in the container has changed stays."""
+    directory = store.container(ident)
+    now = _resolv_conf(config)
+    before = _read(directory + "/resolv.conf.made")
+    if now != before and _read(directory + "/resolv.conf") == before:
+        _write(directory + "/resolv.conf", now)
+        _write(directory + "/resolv.conf.made", now)
+
+
+def _write(path: str, content: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, content)
+    finally:
+        os.close(fd)
 
 
 def _read(path: str) -> bytes:

@@ -23,6 +23,7 @@ from cloche.engine.loop import Loop
 from cloche.engine.records import RecordError, record_created, record_end, record_running
 from cloche.engine.recovery import adopt, make_again
 from cloche.engine.removal import remove_container
+from cloche.engine.settling import Settling, take_down
 from cloche.engine.tidying import Tidying
 from cloche.errors import Error
 from cloche.kernel.pidfd import kill_and_wait
@@ -57,6 +58,7 @@ class Keeper(Loop):
         super().__init__()
         self.idle_since = monotonic()
         self.tidying = Tidying(store, self.db, self.after)
+        self.settling = Settling(store, self.after)
         import socket
 
         self.listening = socket.socket(fileno=os.dup(listening))
@@ -84,7 +86,7 @@ class Keeper(Loop):
         return max(0.0, min(times) - monotonic()) if times else -1
 
     def end(self) -> None:
-        """End both processes, unless somebody is just starting us."""
+        """End both processes, unless somebody is just starting us; the host is as it was before."""
         lock = os.open(self.store.run + "/keeper/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,6 +94,11 @@ class Keeper(Loop):
             os.close(lock)
             self.idle_since = monotonic()
             return
+        try:
+            self.settling.look()
+            take_down(self.store)
+        except OSError as error:
+            note(f"take the networks down: {error}")
         try:
             self.tell({"op": "end"}, (lock,))
             protocol.receive(self.holder)  # its end-of-file: it has the lock, or is dead
@@ -128,6 +135,12 @@ class Keeper(Loop):
         """Hold these descriptors here and there."""
         self.held.setdefault(key, {}).update(fds)
         self.tell({"op": "put", "key": key, "names": list(fds)}, tuple(fds.values()))
+
+    def hold_ports(self, job: Job, ports: dict[str, int]) -> None:
+        """The sockets of published ports, a message's worth at a time (SCM_MAX_FD is 253)."""
+        names = list(ports)
+        for at in range(0, len(names), 200):
+            self.put(job.key, **{name: ports[name] for name in names[at : at + 200]})
 
     def status_of_holders_child(self, key: str) -> int | None:
         """The exit status of a child that fell to the holder."""
@@ -286,6 +299,7 @@ class Keeper(Loop):
             if making.pid and "pidfd" not in job.held:
                 job.pid = making.pid
                 self.put(job.key, pidfd=making.release("pidfd"), status=os.dup(making.status))
+                self.hold_ports(job, making.release_ports())
                 self.prepare(job)  # while init is at work
             elif job.state == "making":
                 self.let_run(job)
@@ -449,14 +463,18 @@ class Keeper(Loop):
     def undo(self, key: str, plan: StoredPlan | None) -> None:
         """Take back what the plan may have made, then forget it; what could not be taken back is tried again by the
         next keeper."""
-        problems = plan.undo() if plan else []
+        problems = plan.undo(later=False) if plan else []
         for problem in problems:
             note(f"undo {key}: {problem}")
-        if not problems and not key.startswith("exec:"):
-            try:
-                os.unlink(self.store.plan(key))
-            except FileNotFoundError:
-                pass
+        if problems or key.startswith("exec:"):
+            return
+        if plan and plan.lingers:
+            self.settling.add(key, plan)
+            return
+        try:
+            os.unlink(self.store.plan(key))
+        except FileNotFoundError:
+            pass
 
     def remove(self, ident: str) -> None:
         """--rm: the row, the directory; only of what has ended (a container that could not be started is its

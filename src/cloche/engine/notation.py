@@ -6,7 +6,7 @@ values make sense is `validation`'s business. Source: docker/cli opts, moby volu
 
 from __future__ import annotations
 
-from cloche.engine.request import PROPAGATIONS, FileMount, HostDevice, Ulimit
+from cloche.engine.request import PROPAGATIONS, Connection, FileMount, HostDevice, Ulimit
 from cloche.errors import Invalid, Unsupported
 
 TYPE_CHECKING = False  # importing typing would cost a start 8 ms
@@ -205,6 +205,38 @@ def _field(name: str, key: str, value: str, directory: str) -> object:
     except Invalid:
         raise Invalid(f"invalid value for {key}", value or "''") from None
     return value
+
+
+def connection(text: str) -> Connection:
+    """`NAME` or `name=NAME,alias=A,ip=IP,ip6=IP,mac-address=MAC` of --network. Raises Invalid."""
+    if "=" not in text:
+        return Connection(text)
+    fields: dict[str, str] = {}
+    aliases: list[str] = []
+    for field in csv_fields(text):
+        key, equals, value = field.partition("=")
+        if not equals and not fields and not aliases:
+            key, value = "name", field  # NAME,alias=...
+        if key == "alias":
+            aliases.append(value)
+        elif key in ("name", "ip", "ip6", "mac-address") and key not in fields:
+            fields[key] = value
+        elif key in ("driver-opt", "gw-priority", "link-local-ip"):
+            raise Unsupported(f"network option {key} is not there yet")
+        else:
+            raise Invalid(f"invalid field {key} in '{text}'", "", "name, alias, ip, ip6, mac-address, each once")
+    if not fields.get("name"):
+        raise Invalid(f"network name not set in '{text}'")
+    ip, ip6, mac = (fields.get(key, "") for key in ("ip", "ip6", "mac-address"))
+    return Connection(fields["name"], ip, ip6, tuple(aliases), mac)
+
+
+def extra_host(text: str) -> tuple[str, str]:
+    """`NAME:ADDRESS` or `NAME=ADDRESS` of --add-host; brackets around the address are taken off. Raises Invalid."""
+    name, sign, address = text.partition("=") if "=" in text else text.partition(":")
+    if not sign or not name or not address:
+        raise Invalid(f"bad format for add-host: '{text}'", "", "NAME:ADDRESS or NAME:host-gateway")
+    return name, address[1:-1] if address[0] == "[" and address[-1] == "]" else address
 
 
 def octal(text: str) -> int:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-VERSION = 1  # raised when a keeper could not obey a client of before: other messages, plans, records for bell
+VERSION = 2  # raised when a keeper could not obey a client of before: other messages, plans, records for bell
 MOST = 1 << 17
 DONTWAIT = _socket.MSG_DONTWAIT
 _FDS = 64

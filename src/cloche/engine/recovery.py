@@ -8,9 +8,11 @@ from cloche.engine import database
 from cloche.engine.holder import drop, note
 from cloche.engine.job import ERR, OUT, Job
 from cloche.engine.records import record_created, record_end
+from cloche.engine.settling import is_settling
 from cloche.errors import Error, Invalid
 from cloche.kernel.pidfd import KILL, kill_and_wait, open_process, process_of, send_signal
 from cloche.step import stored
+from cloche.step.network import ReservePort, reserve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +31,9 @@ def adopt(keeper: Keeper) -> None:
         if row["id"] not in keeper.jobs:
             _adopt_lost(keeper, row)
     for ident in os.listdir(keeper.store.run + "/plans"):
-        if ident not in keeper.jobs:
+        if is_settling(ident):
+            keeper.settling.adopt(ident)
+        elif ident not in keeper.jobs:
             keeper.undo(ident, _read_plan(keeper, ident))
     for row in keeper.db.execute("SELECT id FROM containers WHERE status='exited' AND remove=1").fetchall():
         if row["id"] not in keeper.jobs:
@@ -119,9 +123,22 @@ def _adopt_lost(keeper: Keeper, row: Any) -> None:
         return
     keeper.jobs[ident] = job
     keeper.put(ident, pidfd=pidfd, **_outputs_again(keeper, row))
+    keeper.hold_ports(job, _ports_again(job))
     _open_log(keeper, job)
     job.state = "running"
     keeper.watch_running(job)
+
+
+def _ports_again(job: Job) -> dict[str, int]:
+    """The sockets that reserve its ports; one that was taken meanwhile is still led to the container by the rules."""
+    found: dict[str, int] = {}
+    for _, step in job.plan.host if job.plan else ():
+        if isinstance(step, ReservePort):
+            try:
+                found[step.made.name] = reserve(step.address, step.protocol, step.port)
+            except OSError as error:
+                note(f"{job.key}: {step.name()}: {error}")
+    return found
 
 
 def _outputs_again(keeper: Keeper, row: Any) -> dict[str, int]:

@@ -50,6 +50,7 @@ def remove_container(store: Store, db: sqlite3.Connection, ident: str) -> None:
     together(
         db,
         ("DELETE FROM ranges WHERE container=?", (ident,)),
+        ("DELETE FROM connections WHERE container=?", (ident,)),
         ("DELETE FROM containers WHERE id=?", (ident,)),
     )
 
@@ -62,9 +63,9 @@ def sweep(store: Store) -> bool:
 
 
 def sweep_forsaken(store: Store, db: sqlite3.Connection) -> None:
-    """Discard what a client that was killed in the middle of a create has left: a directory, a range of ids.
+    """Discard what a client that was killed in the middle of a create has left: a directory, a range of ids, addresses.
 
-    A create makes the directory, then takes the range, then writes the row; here they are read the other way round, so
+    A create makes the directory, takes range and addresses, writes the row; here they are read the other way round, so
     that none is taken for forsaken while it is being made. What has ever run is left alone: if it has no row, the
     database was lost, and its files may be all that somebody still has. Raises Error, OSError, sqlite3.Error.
     """
@@ -72,7 +73,8 @@ def sweep_forsaken(store: Store, db: sqlite3.Connection) -> None:
 
     from cloche.storage.trash import discard
 
-    ranges = {row["container"] for row in db.execute("SELECT container FROM ranges")}
+    query = "SELECT container FROM ranges UNION SELECT container FROM connections"
+    claims = {row["container"] for row in db.execute(query)}
     there = os.listdir(store.root + "/containers")
     known = {row["id"] for row in db.execute("SELECT id FROM containers")}
     young = set()
@@ -85,8 +87,9 @@ def sweep_forsaken(store: Store, db: sqlite3.Connection) -> None:
                 young.add(ident)
         except FileNotFoundError:
             continue
-    for ident in ranges - known - young:
+    for ident in claims - known - young:
         db.execute("DELETE FROM ranges WHERE container=?", (ident,))
+        db.execute("DELETE FROM connections WHERE container=?", (ident,))
 
 
 def _has_run(container: str) -> bool:

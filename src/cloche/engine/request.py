@@ -108,6 +108,43 @@ class Namespaces(Value):
     user_map: tuple[IdMapping, ...] = ()
 
 
+class PortMapping(Value):
+    """A port `inside` that is published on the host. address: of the host, "" for all; port: 0 is any that is free,
+    with `last` one from `port` to `last`."""
+
+    inside: int
+    protocol: str = "tcp"
+    address: str = ""
+    port: int = 0
+    last: int = 0
+
+
+class Connection(Value):
+    """A network that a container is on, with what it asks for there: addresses, other names, a hardware address."""
+
+    network: str
+    ip: str = ""
+    ip6: str = ""
+    aliases: tuple[str, ...] = ()
+    mac: str = ""
+
+
+class Networking(Value):
+    """The network beside its mode. connections: () is the one network that the mode names, with nothing asked for.
+
+    hosts: (name, address) for /etc/hosts, `host-gateway` for the host's address; expose: (port, protocol).
+    """
+
+    connections: tuple[Connection, ...] = ()
+    ports: tuple[PortMapping, ...] = ()
+    publish_all: bool = False
+    expose: tuple[tuple[int, str], ...] = ()
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    hosts: tuple[tuple[str, str], ...] = ()
+
+
 class Security(Value):
     """Rights. seccomp: "" is the default profile, `unconfined` none, else a profile's JSON text."""
 
@@ -120,14 +157,17 @@ class Security(Value):
 
 
 class RunRequest(Value):
-    """A container to create and, mostly, to start. The last five say how the caller goes along with it."""
+    """A container to create and, mostly, to start. detach to cidfile say how the caller goes along with it.
+
+    network: `none`, `host`, `container:ID`, or the first of its networks (`bridge` is the default one).
+    """
 
     image: str
     process: Program = Program()
     resources: Limits = Limits()
     files: Files = Files()
     namespaces: Namespaces = Namespaces()
-    network: str = "none"
+    network: str = "bridge"
     security: Security = Security()
     name: str = ""
     hostname: str = ""
@@ -138,6 +178,7 @@ class RunRequest(Value):
     detach_keys: str = ""
     sig_proxy: bool = True
     cidfile: str = ""
+    networking: Networking = Networking()
 
 
 class ExecRequest(Value):

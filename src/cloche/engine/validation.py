@@ -11,7 +11,17 @@ from cloche.errors import Invalid, Unsupported
 
 TYPE_CHECKING = False  # importing typing would cost a start 8 ms
 if TYPE_CHECKING:
-    from cloche.engine.request import ExecRequest, FileMount, Files, Limits, Program, RunRequest, Security, Ulimit
+    from cloche.engine.request import (
+        Connection,
+        ExecRequest,
+        FileMount,
+        Files,
+        Limits,
+        Program,
+        RunRequest,
+        Security,
+        Ulimit,
+    )
     from cloche.oci.runtime import IdMapping
 
 _MEMORY_LEAST = 6 << 20
@@ -28,6 +38,7 @@ _SYSCTLS = (
     "kernel.msgmax kernel.msgmnb kernel.msgmni kernel.sem "
     "kernel.shmall kernel.shmmax kernel.shmmni kernel.shm_rmid_forced"
 ).split()  # those of the IPC namespace, ipc_namespaces(7)
+_HEX = frozenset("0123456789abcdefABCDEF")
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _NAME = _LETTERS | frozenset("_.-")
 _TMPFS_WORD = _LETTERS | frozenset("_.-%:=")  # mpol=prefer=static:0; a comma would begin another option
@@ -44,7 +55,7 @@ def check(request: RunRequest) -> RunRequest:
     _check_identity(request)
     _check_limits(request.resources)
     _check_files(request.files)
-    _check_network(request.network)
+    _check_network(request)
     _check_namespaces(request)
     security = _check_security(request.security).replace(sysctls=_check_sysctls(request))
     return request.replace(process=process, security=security)
@@ -250,16 +261,77 @@ def _check_shared(what: str, mode: str, *others: str) -> None:
         raise Invalid(what, f"'{mode}'", f"one of {words}")
 
 
-def _check_network(network: str) -> None:
+def _check_network(request: RunRequest) -> None:
+    network, wanted = request.network, request.networking
     name, colon, _ = network.partition(":")
-    if network in ("none", "host"):
-        return
+    if not network:
+        raise Invalid("network ''", "no name set for network", "none, host, container:ID or a network's name")
     if name == "container" and colon:
         _check_shared("--network: invalid network mode", network, "none")
-        return
-    if not network:
-        raise Invalid("network ''", "no name set for network", "none, host or container:ID")
-    raise Unsupported(f"network {network} is not there yet", "", "use none, host or container:ID")
+    elif not is_network_name(network):
+        raise Invalid(f"network '{network}'", "it is no network's name", "`cloche network ls` lists them")
+    if network in ("none", "host") or colon:
+        _check_without_network(request)
+    from cloche.network.addresses import number
+
+    for text in (*wanted.dns, *(a for _, a in wanted.hosts if a != "host-gateway")):
+        number(text)
+    for text in (*wanted.dns_search, *wanted.dns_options, *(n for n, _ in wanted.hosts)):
+        if not text or any(c.isspace() or not c.isprintable() for c in text):
+            raise Invalid(f"name resolution: '{text}'", "it is empty, or has blanks in it")
+    ports: set[tuple[str, str, int]] = set()
+    for port in wanted.ports:
+        key = port.address, port.protocol, port.port
+        if port.port and not port.last and key in ports:
+            raise Invalid(f"publish port {port.port}/{port.protocol}", "given twice")
+        ports.add(key)
+    for connection in wanted.connections:
+        _check_connection(connection)
+
+
+def is_network_name(text: str) -> bool:
+    """A letter or digit, then also `_`, `.` and `-`, as of containers."""
+    return bool(text) and text[0] in _LETTERS and _NAME.issuperset(text) and len(text) < 256
+
+
+def _check_connection(wanted: Connection) -> None:
+    from cloche.network.addresses import number
+
+    what = f"connect to network {wanted.network}"
+    if not is_network_name(wanted.network) or wanted.network in ("none", "host"):
+        raise Invalid(f"network '{wanted.network}'", "it cannot be one of several", "`cloche network ls` lists them")
+    for text, wide in ((wanted.ip, False), (wanted.ip6, True)):
+        if text:
+            number(text)
+            if (":" in text) != wide:
+                raise Invalid(f"{what}: invalid IPv{6 if wide else 4} address: {text}")
+    for alias in wanted.aliases:
+        if not is_network_name(alias):
+            raise Invalid(f"{what}: alias '{alias}'", "only letters, digits, '-', '.' and '_' are allowed")
+    octets = wanted.mac.split(":")
+    if wanted.mac and (len(octets) != 6 or not all(len(o) == 2 and set(o) <= _HEX for o in octets)):
+        raise Invalid(f"{what}: invalid MAC address: {wanted.mac}", "", "such as 02:42:ac:11:00:02")
+    if wanted.mac and int(octets[0], 16) & 1:
+        raise Invalid(f"{what}: invalid MAC address: {wanted.mac}", "it is of a group of interfaces")
+
+
+def _check_without_network(request: RunRequest) -> None:
+    """What a container without links of its own cannot have."""
+    network, wanted = request.network, request.networking
+    what = f"conflicting options: network {network}"
+    if wanted.connections:
+        raise Invalid(what, "addresses, aliases and other networks need a network with links")
+    if network == "none":
+        return  # Docker takes published ports there, and publishes none
+    if network[:10] == "container:":
+        for given, flag in (
+            (wanted.ports or wanted.publish_all, "port publishing"),
+            (wanted.expose, "port exposing"),
+            (wanted.dns or wanted.dns_search or wanted.dns_options, "dns"),
+            (wanted.hosts, "custom host-to-IP mapping"),
+        ):
+            if given:
+                raise Invalid(f"conflicting options: {flag} and the container type network mode", "it is the other's")
 
 
 def _check_namespaces(request: RunRequest) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cloche.oci.runtime import Namespace, Process, Spec
+from cloche.step.network import Attachment
 from cloche.value import Value
 
 TYPE_CHECKING = False
@@ -16,7 +17,7 @@ class Bundle(Value):
     root: what it stands on; mountpoint: an existing directory that the root is mounted on, in the container's own mount
     namespace only, so one directory serves all; its parents can be entered by everybody (a user namespace's root is
     nobody
-    outside). filter: the seccomp program, compiled; empty is unconfined.
+    outside). filter: the seccomp program, compiled; empty is unconfined. network: how it comes onto its networks.
     """
 
     id: str
@@ -25,6 +26,7 @@ class Bundle(Value):
     mountpoint: str
     filter: bytes = b""
     filter_flags: int = 0
+    network: Attachment = Attachment()
 
 
 class Joining(Value):

@@ -201,16 +201,19 @@ def plan(bundle: Bundle, host: Host) -> Plan:
     refs = tuple(ref for act in (*joined.values(), *shared) for ref in act.step.gives())
     return Plan(
         (
+            *(Act("host", step) for step in bundle.network.reserve),
             *(cgroups.make(spec.cgroups_path, spec.resources, host) if spec.cgroups_path else ()),
             *joined.values(),
             *shared,
             Act("host", StartBell(refs)),
+            *(Act("host", step) for step in bundle.network.shared),
             *([Act("stage", WriteSelf("/proc/self/oom_score_adj", str(score)))] if score is not None else ()),
             *opening,
             *trees,
             *nodes,
             *shifting,
             *_stage(flags, joined, userns, cgroup),
+            *(Act("host", step) for step in bundle.network.own),
             *joining,
             *([Act("init", Unshare(KINDS["cgroup"][0]))] if flags & KINDS["cgroup"][0] else ()),
             *([Act("init", SetNamespace(Ref("ns.cgroup"), "cgroup"))] if "cgroup" in joined else ()),

@@ -68,7 +68,22 @@ def explain(plan: Plan, failure: Failure) -> Error:
     return Error(where, cause, _hint_for(type(act.step).__name__, failure.errno))
 
 
+_NETWORK_HINTS = {
+    ("ReservePort", 98): "another program or container has it: `ss -ltnup` and `cloche ps` show which; or -p 0:PORT",
+    ("ReservePort", 99): "it is no address of this host: `ip address` lists them",
+    ("ReservePort", 13): "ports below 1024 need root",
+    ("MakeFirewall", 93): "this kernel has no nf_tables: load the module nf_tables, or use --network host or none",
+    ("MakeBridge", 95): "this kernel has no bridges: load the module bridge, or use --network host or none",
+    ("MakeVeth", 95): "this kernel has no veth: load the module veth, or use --network host or none",
+    ("MakeVeth", 19): "the bridge has been deleted meanwhile: start the container again",
+    ("MakeMacvlan", 19): "is the parent link there? `ip link` lists them",
+    ("MakeMacvlan", 16): "the parent is a port of a bridge, or in use by something else",
+}
+
+
 def _hint_for(kind: str, errno: int) -> str:
+    if (kind, errno) in _NETWORK_HINTS:
+        return _NETWORK_HINTS[kind, errno]
     if kind in ("AttachTree", "MountFilesystem") and errno in (ENOTDIR, EINVAL):
         return "a directory goes on a directory, a file on a file"
     if kind == "SetUser" and errno == EINVAL:
@@ -100,6 +115,7 @@ class Execution:
         self._early: tuple[bytes, int] | None = None
         self._awaited: Await | None = None
         self._values: dict[Ref, int] = {}
+        self._released: dict[Ref, int] = {}
         self._control = -1
         self.status = -1  # the read end of the status pipe
         self.stage = 0  # the pid of the throw-away process; the caller reaps it
@@ -134,12 +150,18 @@ class Execution:
         self._values[ref] = value
 
     def take(self, ref: Ref) -> int:
-        return self._values[ref]
+        return self._values[ref] if ref in self._values else self._released[ref]
 
     def release(self, name: str) -> int:
-        """The descriptor that was given under `name`, now the caller's; -1 when there is none."""
-        ref = next((r for r in self._values if r.name == name), None)
-        return self._values.pop(ref) if ref else -1
+        """The descriptor that was given under `name`, now the caller's, who keeps it open while steps may need it."""
+        ref = next(r for r in self._values if r.name == name)
+        self._released[ref] = self._values.pop(ref)
+        return self._released[ref]
+
+    def release_ports(self) -> dict[str, int]:
+        """The sockets that reserve published ports, by name, now the caller's."""
+        names = [ref.name for ref in self._values if ref.name[:4] == "port"]
+        return {name: self.release(name) for name in names}
 
     # -- going on
 
@@ -173,7 +195,7 @@ class Execution:
             try:
                 self._execute(step)
             except OSError as error:
-                raise StepFailed(Failure(self._number, error.errno or 5)) from error
+                raise StepFailed(Failure(self._number, error.errno or 5, getattr(error, "sentence", ""))) from error
             self.records.append((DONE, 0, self._number, 0, monotonic_ns()))
         self._awaited = None
         return ""

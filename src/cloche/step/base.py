@@ -40,6 +40,7 @@ class Step(Value):
 
     because: ClassVar[str] = ""
     op: ClassVar[str] = ""
+    later: ClassVar[bool] = False  # what it made ends by itself soon after the container; undo() is for when it did not
 
     def needs(self) -> tuple[Ref, ...]:
         """The refs that must have been given before."""

@@ -13,7 +13,20 @@ from cloche.document import dumps, loads
 from cloche.errors import Invalid
 from cloche.step.base import Ref
 from cloche.step.cgroup import FilterDevices, LimitCgroup, MakeCgroup
+from cloche.step.firewall import AddElement, MakeFirewall
 from cloche.step.namespace import OpenNamespace
+from cloche.step.network import (
+    AddAddress,
+    AddBridgeAddress,
+    AddRoute,
+    EnterNetwork,
+    MakeBridge,
+    MakeMacvlan,
+    MakeVeth,
+    ReservePort,
+    SetLinkUp,
+    WriteSetting,
+)
 from cloche.step.sync import Await, Open, StartBell
 from cloche.value import Value, decode, encode
 
@@ -24,7 +37,12 @@ if TYPE_CHECKING:
     from cloche.step.base import Plan, Step
 
 _KINDS: dict[str, type[Value]] = {
-    kind.__name__: kind for kind in (Ref, MakeCgroup, LimitCgroup, FilterDevices, OpenNamespace, StartBell, Await, Open)
+    kind.__name__: kind
+    for kind in (
+        *(Ref, MakeCgroup, LimitCgroup, FilterDevices, OpenNamespace, StartBell, Await, Open),
+        *(MakeFirewall, AddElement, WriteSetting, MakeBridge, AddBridgeAddress, ReservePort),
+        *(EnterNetwork, MakeVeth, MakeMacvlan, AddAddress, SetLinkUp, AddRoute),
+    )
 }
 
 
@@ -36,10 +54,20 @@ class StoredPlan(Value):
     flat: bytes
     notes: dict[str, Any]
 
-    def undo(self) -> list[OSError]:
-        """As Plan.undo: take back what the host's steps made, last first, all of it. Returns what went wrong."""
+    @property
+    def lingers(self) -> bool:
+        """Whether something of it may still be there for a moment when it was undone."""
+        return any(step.later for _, step in self.host)
+
+    def undo(self, later: bool = True) -> list[OSError]:
+        """As Plan.undo: take back what the host's steps made, last first, all of it. Returns what went wrong.
+
+        Without `later`, what ends by itself is given the time to.
+        """
         problems = []
         for _, step in reversed(self.host):
+            if step.later and not later:
+                continue
             try:
                 step.undo()
             except OSError as problem:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import time
 
 from cloche.cli.table import command_text, label_heading, listing, short_id
+from cloche.engine import ports
 from cloche.engine.containers import Engine
 from cloche.engine.database import RUNNING
 from cloche.engine.units import human_duration, status
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from cloche.engine.containers import Container
     from cloche.image.store import Image
 
-DEFAULT = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Names}}"
+DEFAULT = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
 HEADINGS = {
     "ID": "CONTAINER ID",
     "Names": "NAMES",
@@ -57,7 +58,7 @@ def row(container: Container, now: float, whole: bool) -> dict[str, Any]:
         "Command": command_text(container.config.args, whole),
         "CreatedAt": strftime("%Y-%m-%d %H:%M:%S %z %Z", localtime(container.created / 1e9)),
         "RunningFor": human_duration(now - container.created / 1e9) + " ago",
-        "Ports": "",
+        "Ports": ports.shown(container.ports, container.config.exposed) if container.status == RUNNING else "",
         "State": container.status,
         "Status": state,
         "Labels": ",".join(f"{k}={v}" for k, v in labels.items()),

@@ -1,0 +1,319 @@
+"""Networks of a store and who is on them: made, found, removed; addresses given and taken back; what a start needs.
+
+An address belongs to a container from its creation to its removal, so a container that is started again has it again.
+The next one given is the one behind the last: an address is not given again while something of its last owner's may
+still be dying.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cloche.document import dumps, loads
+from cloche.engine.sqlite import sqlite3
+from cloche.errors import Conflict, Error, Invalid, NotFound
+from cloche.network.addresses import Range, address, free_subnet, number
+from cloche.network.model import Endpoint, Network, Port, Subnet, endpoint_mac
+from cloche.value import Value, decode, encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cloche.engine.config import ContainerConfig
+    from cloche.engine.request import Connection, PortMapping, RunRequest
+    from cloche.engine.store import Store
+    from cloche.step.network import Attachment
+
+DEFAULT = "bridge"
+RESERVED = ("none", "host", "default", "container")
+_KINDS: dict[str, type[Value]] = {"Network": Network, "Subnet": Subnet, "Range": Range}
+_TRIES = 1 << 17  # addresses that are looked at for a free one
+
+
+def is_own(mode: str) -> bool:
+    """Whether a container of this network mode has a namespace with links of its own."""
+    return mode not in ("none", "host") and mode[:10] != "container:"
+
+
+class Networks:
+    """The store's networks. Not for several threads at once."""
+
+    def __init__(self, store: Store, db: sqlite3.Connection) -> None:
+        self._store, self._db = store, db
+
+    # -- finding
+
+    def all(self) -> list[Network]:
+        """Every network, oldest first."""
+        rows = self._db.execute("SELECT config FROM networks ORDER BY created").fetchall()
+        return [decode(loads(row["config"]), _KINDS) for row in rows]
+
+    def find(self, name: str) -> Network:
+        """By name, id, or the beginning of an id; the default network is made when it is first asked for.
+
+        Raises NotFound, Conflict.
+        """
+        if name in ("default", DEFAULT):
+            return self.default()
+        row = self._db.execute("SELECT config FROM networks WHERE name=? OR id=?", (name, name)).fetchone()
+        if row is None and name and all(c in "0123456789abcdef" for c in name):
+            like = self._db.execute(
+                "SELECT config FROM networks WHERE id >= ? AND id < ? LIMIT 2", (name, name + "g")
+            ).fetchall()
+            if len(like) > 1:
+                raise Conflict(f"find network {name}", "more than one id begins so", "give more of it")
+            row = like[0] if like else None
+        if row is None:
+            raise NotFound(f"network {name} not found", "", "`cloche network ls` lists them")
+        network: Network = decode(loads(row["config"]), _KINDS)
+        return network
+
+    def default(self) -> Network:
+        """The network `bridge`. Raises Invalid when no subnet is free."""
+        row = self._db.execute("SELECT config FROM networks WHERE name=?", (DEFAULT,)).fetchone()
+        if row is None:
+            ident = os.urandom(32).hex()
+            link = "cloche0" if self._store.parent == "cloche" else f"clo-{ident[:10]}"
+            self.insert(Network(ident, DEFAULT, "bridge", link, ()), ())
+            return self.default()
+        network: Network = decode(loads(row["config"]), _KINDS)
+        return network
+
+    # -- making
+
+    def insert(self, wanted: Network, subnets: tuple[Subnet, ...]) -> Network:
+        """Record a network; without an IPv4 subnet one that is free is found, under the lock. Raises Conflict."""
+        from time import time_ns
+
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            if not any(not s.range.wide for s in subnets):
+                subnets = (self._free(), *subnets)
+            network = wanted.replace(subnets=subnets, created=time_ns())
+            self._db.execute(
+                "INSERT INTO networks (id, name, created, config, cursor) VALUES (?, ?, ?, ?, 0)",
+                (network.id, network.name, network.created, dumps(encode(network))),
+            )
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.IntegrityError):
+                if wanted.name == DEFAULT:
+                    return self.default()  # another process has made it at the same moment
+                raise Conflict(f"network with name {wanted.name} already exists") from None
+            raise
+        return network
+
+    def taken(self) -> list[Range]:
+        """Where addresses are in use: networks of ours, routes of the host. Raises OSError."""
+        from cloche.kernel import rtnetlink
+
+        socket = rtnetlink.host()
+        found = [s.range for network in self.all() for s in network.subnets]
+        for family, wide in ((2, False), (10, True)):
+            try:
+                found += [
+                    Range(int.from_bytes(to, "big"), prefix, wide) for to, prefix, _ in rtnetlink.routes(socket, family)
+                ]
+            except OSError:
+                if not wide:  # a kernel without IPv6 has no such routes
+                    raise
+        return found
+
+    def _free(self) -> Subnet:
+        pool = free_subnet(self.taken())
+        return Subnet(pool, address(pool.base + 1, pool.wide), pool)
+
+    # -- containers on networks
+
+    def connect(self, ident: str, request: RunRequest) -> None:
+        """Give a container its place on each network that its request names. Raises NotFound, Conflict, Invalid."""
+        from cloche.engine.request import Connection
+
+        if not is_own(request.network):
+            return
+        for position, wanted in enumerate(request.networking.connections or (Connection(request.network),)):
+            self._join(ident, position, self.find(wanted.network), wanted)
+
+    def _join(self, ident: str, position: int, network: Network, wanted: Connection) -> None:
+        asked = {":" in text: text for text in (wanted.ip, wanted.ip6) if text}
+        for text in asked.values():
+            self._check_asked(network, text)
+        row = self._db.execute("SELECT cursor FROM networks WHERE id=?", (network.id,)).fetchone()
+        if row is None:
+            raise NotFound(f"network {network.name} not found", "it was removed meanwhile")
+        cursor = row["cursor"]
+        taken: set[str] = set()
+        for _ in range(_TRIES):
+            cursor, addresses = self._next(network, cursor, asked, taken)
+            mac = wanted.mac or endpoint_mac(addresses)
+            try:
+                self._insert(ident, network, position, addresses, mac, wanted.aliases, cursor)
+                return
+            except sqlite3.IntegrityError:
+                taken = self._addresses(network)
+                if taken.intersection(asked.values()) or self._is_on(ident, network):
+                    self._refuse(ident, network, asked)
+        raise Conflict(f"give container {ident[:12]} an address of {network.name}", "no available IPv4 addresses")
+
+    def _insert(
+        self,
+        ident: str,
+        network: Network,
+        position: int,
+        addresses: tuple[str, ...],
+        mac: str,
+        aliases: tuple[str, ...],
+        cursor: int,
+    ) -> None:
+        ip4 = next((a for a in addresses if ":" not in a), None)
+        ip6 = next((a for a in addresses if ":" in a), None)
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.execute(
+                "INSERT INTO connections (container, network, position, ip4, ip6, mac, aliases)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (ident, network.id, position, ip4, ip6, mac, " ".join(aliases)),
+            )
+            self._db.execute("UPDATE networks SET cursor=? WHERE id=?", (cursor, network.id))
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def _is_on(self, ident: str, network: Network) -> bool:
+        query = "SELECT 1 FROM connections WHERE container=? AND network=?"
+        return self._db.execute(query, (ident, network.id)).fetchone() is not None
+
+    def _refuse(self, ident: str, network: Network, asked: dict[bool, str]) -> None:
+        what = f"connect container {ident[:12]} to network {network.name}"
+        if self._is_on(ident, network):
+            raise Conflict(what, f"endpoint already exists in network {network.name}")
+        raise Conflict(
+            what, f"Address already in use: {' '.join(asked.values())}", "`cloche network inspect` shows whose"
+        )
+
+    def _check_asked(self, network: Network, text: str) -> None:
+        value = number(text)
+        for subnet in network.subnets:
+            if subnet.range.wide == (":" in text) and subnet.range.has(value):
+                if subnet.in_use(value):
+                    raise Conflict(
+                        f"use the address {text} of network {network.name}", "it is the gateway's, or for all"
+                    )
+                return
+        ranges = ", ".join(s.range.text() for s in network.subnets)
+        raise Invalid(f"use the address {text}", f"it is not of network {network.name}", f"its subnets: {ranges}")
+
+    def _addresses(self, network: Network) -> set[str]:
+        """All that are given."""
+        rows = self._db.execute("SELECT ip4, ip6 FROM connections WHERE network=?", (network.id,)).fetchall()
+        return {text for row in rows for text in row}
+
+    def _next(
+        self, network: Network, cursor: int, asked: dict[bool, str], taken: set[str]
+    ) -> tuple[int, tuple[str, ...]]:
+        """The next host number that is nobody's, and the addresses with it. Raises Conflict."""
+        least = min(s.pool.size for s in network.subnets)
+        for _ in range(min(least, _TRIES)):
+            cursor = (cursor + 1) % least
+            free = [address(s.pool.base + cursor, s.range.wide) for s in network.subnets]
+            unusable = any(s.in_use(s.pool.base + cursor) for s in network.subnets)
+            if not unusable and taken.isdisjoint(free):
+                found = (asked.get(s.range.wide, a) for s, a in zip(network.subnets, free, strict=True))
+                return cursor, tuple(found)
+        raise Conflict(f"use network {network.name}", "it has no more addresses", "remove containers that are on it")
+
+    def preview(self, ident: str, request: RunRequest) -> tuple[Endpoint, ...]:
+        """Which places it would get now. Raises NotFound, Conflict."""
+        from cloche.engine.request import Connection
+
+        found = []
+        for position, wanted in enumerate(request.networking.connections or (Connection(request.network),)):
+            network = self.find(wanted.network)
+            asked = {":" in text: text for text in (wanted.ip, wanted.ip6) if text}
+            cursor = self._db.execute("SELECT cursor FROM networks WHERE id=?", (network.id,)).fetchone()["cursor"]
+            _, addresses = self._next(network, cursor, asked, self._addresses(network))
+            mac = wanted.mac or endpoint_mac(addresses)
+            found.append(Endpoint(network, addresses, mac, wanted.aliases, f"cl{ident}-{position}", f"eth{position}"))
+        return tuple(found)
+
+    def endpoints(self, ident: str, attempt: str = "") -> tuple[Endpoint, ...]:
+        """A container's places, in order; links are named for this attempt to start it. Raises NotFound."""
+        found = []
+        rows = self._db.execute(
+            "SELECT c.*, n.config FROM connections c LEFT JOIN networks n ON n.id = c.network"
+            " WHERE c.container=? ORDER BY c.position",
+            (ident,),
+        ).fetchall()
+        for row in rows:
+            if row["config"] is None:
+                hint = f"cloche network disconnect -f {row['network'][:12]} {ident[:12]}"
+                raise NotFound(f"network {row['network'][:12]} not found", "it was removed", hint)
+            network: Network = decode(loads(row["config"]), _KINDS)
+            found.append(_endpoint(row, network, ident, attempt))
+        return tuple(found)
+
+
+def _endpoint(row: sqlite3.Row, network: Network, ident: str, attempt: str) -> Endpoint:
+    addresses = tuple(row["ip6"] if s.range.wide else row["ip4"] for s in network.subnets)
+    at = row["position"]
+    link = f"cl{ident[:7]}-{attempt[:4]}{at % 10}"  # 15 bytes at most, IFNAMSIZ
+    return Endpoint(network, addresses, row["mac"], tuple(row["aliases"].split()), link, f"eth{at}")
+
+
+def published(
+    config: ContainerConfig, endpoints: tuple[Endpoint, ...], pick: Iterable[int] | None = None
+) -> tuple[Port, ...]:
+    """The ports of one start: those asked for, and with -P those that are exposed; a port of the host that may be any
+    is chosen now. Raises Conflict."""
+    request = config.request
+    wanted = list(request.networking.ports)
+    if request.networking.publish_all:
+        from cloche.engine.request import PortMapping
+
+        have = {(p.inside, p.protocol) for p in wanted}
+        wanted += [PortMapping(port, protocol) for port, protocol in config.exposed if (port, protocol) not in have]
+    if not wanted or not is_own(request.network):
+        return ()
+    way_out = next((e for e in endpoints if not e.network.internal and e.network.driver == "bridge"), None)
+    families = {":" in a for a in way_out.addresses} if way_out else set()
+    found: list[Port] = []
+    for mapping in wanted:
+        hosts = [mapping.address] if mapping.address else [h for h in ("0.0.0.0", "::") if (":" in h) in families]
+        hosts = [h for h in hosts if (":" in h) in families]
+        port = mapping.port if mapping.port and not mapping.last else 0
+        for host in hosts:
+            port = port or _any_port(host, mapping)
+            found.append(Port(host, mapping.protocol, port, mapping.inside))
+    return tuple(found)
+
+
+def _any_port(host: str, mapping: PortMapping) -> int:
+    """A port that is free now, of the range that was given or of the kernel's. Raises Error, Conflict."""
+    import _socket
+
+    from cloche.step.network import reserve
+
+    for port in range(mapping.port, mapping.last + 1) if mapping.last else (0,):
+        try:
+            sock = _socket.socket(fileno=reserve(host, mapping.protocol, port))
+        except OSError as error:
+            if mapping.last and error.errno == 98:  # EADDRINUSE
+                continue
+            raise Error(f"find a free port of {host}", error.errno or 5) from error
+        try:
+            return int(sock.getsockname()[1])
+        finally:
+            sock.close()
+    raise Conflict(f"publish port {mapping.inside}", f"all ports from {mapping.port} to {mapping.last} are taken")
+
+
+def attachment(store: Store, name: str, endpoints: tuple[Endpoint, ...], ports: tuple[Port, ...]) -> Attachment:
+    """The steps of a start."""
+    from cloche.network.attachment import attach
+
+    return attach(store.parent, f"{store.parent} {name}", endpoints, ports, os.path.exists("/proc/sys/net/ipv6"))

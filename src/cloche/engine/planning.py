@@ -1,0 +1,65 @@
+"""From a container, or from a request for one, to its plan: facts are looked up, the rest is pure."""
+
+from __future__ import annotations
+
+import os
+
+from cloche.engine import config as configs
+from cloche.engine.bundle import bundle
+from cloche.engine.networks import attachment, is_own, published
+from cloche.plan import plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloche.engine.bundle import Facts
+    from cloche.engine.config import ContainerConfig
+    from cloche.engine.containers import Container, Engine
+    from cloche.engine.request import RunRequest
+    from cloche.network.model import Endpoint, Port
+    from cloche.step.base import Plan
+
+_ID = "ID"  # stands for what a start would choose
+
+
+def plan_start(engine: Engine, container: Container, console: tuple[int, int]) -> tuple[Plan, tuple[Port, ...]]:
+    """What a start asks of the kernel, and the ports it publishes. Raises NotFound, Conflict, Invalid, Unsupported."""
+    from cloche.engine.facts import gather, refresh_files
+
+    config = container.config
+    facts = gather(config, engine.store, engine.host, engine.other, console)
+    ports: tuple[Port, ...] = ()
+    if is_own(config.request.network):
+        endpoints = engine.networks.endpoints(container.id, os.urandom(2).hex())
+        ports = published(config, endpoints)
+        facts = facts.replace(network=attachment(engine.store, container.name, endpoints, ports))
+        refresh_files(config, engine.store, container.id)
+    return plan_with(engine, container.id, config, facts), ports
+
+
+def plan_with(engine: Engine, ident: str, config: ContainerConfig, facts: Facts) -> Plan:
+    """The same, with facts that are known already."""
+    from cloche.storage.overlay import existing
+
+    root = existing(engine.store.root, ident, config.layers).mounts[0]
+    return plan(bundle(config, root, engine.store, ident, facts), engine.host)
+
+
+def plan_request(engine: Engine, request: RunRequest) -> Plan:
+    """The plan of a `run` that is not done: no container is recorded, nothing is written."""
+    from cloche.engine.facts import check_host, gather
+    from cloche.engine.ranges import FIRST, SIZE
+    from cloche.oci.runtime import IdMapping
+
+    check_host(request, engine.host)
+    image = engine.image(request.image)
+    mapping = request.namespaces.user_map
+    if request.namespaces.user == "auto":
+        mapping = (IdMapping(0, FIRST, SIZE),)
+    config = configs.configure(request, image.config, image.layers, _ID, mapping)
+    facts = gather(config, engine.store, engine.host, engine.other, (0, 0))
+    if is_own(request.network):
+        endpoints: tuple[Endpoint, ...] = engine.networks.preview(_ID, request)
+        facts = facts.replace(
+            network=attachment(engine.store, request.name or "NAME", endpoints, published(config, endpoints))
+        )
+    return plan_with(engine, _ID, config, facts)

@@ -1,0 +1,1 @@
+"""Networks: bridges, addresses, published ports, names. Hands out steps; makes nothing itself."""

@@ -1,0 +1,108 @@
+"""nf_tables as steps: the store's table, and the elements by which a network or a published port is known to it.
+
+The rules themselves are in step.ruleset, which nobody needs who only makes plans.
+"""
+
+from __future__ import annotations
+
+from errno import EEXIST
+
+from cloche.step.base import Step, quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloche.kernel.nftables import Element
+    from cloche.step.base import World
+
+
+class MakeFirewall(Step):
+    """Make the store's table of rules; one that is there is left, for all of them are alike."""
+
+    because = "Who may reach containers, and how their packets are translated; made once, for all containers."
+    table: str
+
+    def call(self) -> str:
+        return f"sendmsg(netfilter, {{NFT_MSG_NEWTABLE inet {quote(self.table)}, sets, maps, chains, rules}})"
+
+    def shell(self) -> str:
+        from cloche.step.ruleset import table
+
+        return f"nft -f - <<'EOF'\n{table(self.table).text()}\nEOF"
+
+    def name(self) -> str:
+        return f"make the firewall table {self.table}"
+
+    def execute(self, world: World) -> None:
+        from cloche.kernel.nftables import has_table, host, make_table
+        from cloche.step.ruleset import table
+
+        socket = host()
+        if not has_table(socket, self.table):
+            socket.ask(*make_table(table(self.table)))
+
+
+class AddElement(Step):
+    """Add an element to a set or a map of the store's table."""
+
+    because = "The rules look into sets and maps: a container adds an element, and no rule ever changes."
+    table: str
+    set: str
+    key: tuple[str, ...]
+    value: tuple[str, ...] = ()
+    shared: bool = False  # it belongs to a network and stays when a container goes
+
+    def _element(self) -> Element:
+        from cloche.kernel.nftables import Element
+        from cloche.step.ruleset import SETS
+
+        return Element(self.table, SETS[self.set], self.key, self.value)
+
+    def _text(self) -> str:
+        return " . ".join(self.key) + (f" : {' . '.join(self.value)}" if self.value else "")
+
+    def call(self) -> str:
+        return f"sendmsg(netfilter, {{NFT_MSG_NEWSETELEM {self.set} {{ {self._text()} }}}})"
+
+    def shell(self) -> str:
+        return f"nft add element inet {self.table} {self.set} '{{ {self._text()} }}'"
+
+    def name(self) -> str:
+        return f"add {self._text()} to {self.set}"
+
+    def execute(self, world: World) -> None:
+        from cloche.kernel.netlink import Refused
+        from cloche.kernel.nftables import add_elements, host, replace_element
+
+        element = self._element()
+        try:
+            host().ask(*add_elements(element))
+        except Refused as error:
+            if error.errno != EEXIST:
+                raise
+            # of a container that was killed with all that would have cleaned up: the port is ours, it is reserved
+            host().ask(*replace_element(element))
+
+    def undo(self) -> None:
+        if self.shared:
+            return
+        from cloche.kernel.nftables import delete_element, has_element, host
+
+        element = self._element()
+        if has_element(host(), element):  # never another's, whose port kept this one from starting
+            host().ask(*delete_element(element))
+
+
+def bridge_elements(table_name: str, bridge: str, internal: bool) -> tuple[AddElement, ...]:
+    """What makes a bridge one of ours."""
+    why = (("bridges", (bridge,)), ("same", (bridge, bridge)), *((("internal", (bridge,)),) if internal else ()))
+    return tuple(AddElement(table_name, name, key, shared=True) for name, key in why)
+
+
+def port_element(table_name: str, host: str, protocol: str, port: int, address: str, inside: int) -> AddElement:
+    """A published port: `host` is an address of the host, 0.0.0.0 or :: for all of a family."""
+    wide = ":" in host
+    value = address, str(inside)
+    if host in ("0.0.0.0", "::"):
+        return AddElement(table_name, "any6" if wide else "any4", (protocol, str(port)), value)
+    kind = "ports6" if wide else "local4" if host[:4] == "127." else "ports4"
+    return AddElement(table_name, kind, (host, protocol, str(port)), value)
