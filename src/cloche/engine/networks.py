@@ -1,8 +1,7 @@
 """Networks of a store and who is on them: made, found, removed; addresses given and taken back; what a start needs.
 
 An address belongs to a container from its creation to its removal, so a container that is started again has it again.
-The next one given is the one behind the last: an address is not given again while something of its last owner's may
-still be dying.
+The lowest that is free is given; `cursor` is below it (0 whenever one was given back), so that nobody counts from one.
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ def remove_container(store: Store, db: sqlite3.Connection, ident: str) -> None:
     together(
         db,
         ("DELETE FROM ranges WHERE container=?", (ident,)),
+        ("UPDATE networks SET cursor=0 WHERE id IN (SELECT network FROM connections WHERE container=?)", (ident,)),
         ("DELETE FROM connections WHERE container=?", (ident,)),
         ("DELETE FROM containers WHERE id=?", (ident,)),
     )

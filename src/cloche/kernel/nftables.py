@@ -83,6 +83,21 @@ class Term(Value):
         raise NotImplementedError
 
 
+class Source(Term):
+    """Whether the packet's source address is in a set of subnets."""
+
+    family: str
+    set: str
+
+    def text(self) -> str:
+        return f"{self.family} saddr @{self.set}"
+
+    def encode(self) -> bytes:
+        wide = self.family == "ip6"
+        where = _payload(1, 8 if wide else 12, 16 if wide else 4)
+        return _family(IPV6 if wide else IPV4) + where + _lookup(self.set)
+
+
 class Interface(Term):
     """Whether the packet came in (`iifname`) or goes out (`oifname`) by a link of a set."""
 
@@ -221,16 +236,18 @@ class Chain(Value):
 
 
 class Set(Value):
-    """A set, or with `data` a map: the types of the key's parts and of the value's."""
+    """A set, or with `data` a map: the types of the key's parts and of the value's. interval: of subnets."""
 
     name: str
     key: tuple[str, ...]
     data: tuple[str, ...] = ()
+    interval: bool = False
 
     def text(self) -> str:
         """As nft(8) writes it."""
         to = f" : {' . '.join(self.data)}" if self.data else ""
-        return f"{'map' if self.data else 'set'} {self.name} {{ type {' . '.join(self.key)}{to}; }}"
+        flags = " flags interval;" if self.interval else ""
+        return f"{'map' if self.data else 'set'} {self.name} {{ type {' . '.join(self.key)}{to};{flags} }}"
 
 
 class Table(Value):
@@ -282,6 +299,15 @@ def _concatenation(kinds: tuple[str, ...], values: tuple[str, ...]) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(map(_pad, parts))
 
 
+def _interval(kind: str, subnet: str) -> tuple[bytes, bytes]:
+    """The first address of a subnet, and the one behind its last; that is nothing at the end of all addresses."""
+    base, _, prefix = subnet.partition("/")
+    first = _encode(kind, base)
+    size = 1 << len(first) * 8 - int(prefix)
+    behind = int.from_bytes(first, "big") + size
+    return first, b"" if behind >> len(first) * 8 else behind.to_bytes(len(first), "big")
+
+
 def _message(kind: int, flags: int, *attrs: bytes) -> Message:
     return _SUBSYSTEM | kind, flags | ACK, bytes((INET, 0, 0, 0)) + b"".join(attrs)
 
@@ -301,7 +327,7 @@ def _set(table: str, made: Set, number: int) -> Message:
         to, wide = described(made.data)
         data = _be32(6, to) + _be32(7, wide)
     names = text(1, table) + text(2, made.name)
-    kind = _be32(3, 8 if made.data else 0) + _be32(4, code) + _be32(5, size)
+    kind = _be32(3, (8 if made.data else 0) | (4 if made.interval else 0)) + _be32(4, code) + _be32(5, size)
     note = attribute(13, _HOST_ORDER) if made.key == ("ifname",) else b""
     return _message(_NEWSET, CREATE, names, kind, data, _be32(10, number), note)
 
@@ -321,6 +347,10 @@ def _rule(table: str, made: Rule) -> Message:
 
 def _element(kind: int, element: Element, flags: int) -> Message:
     data = _data(2, _concatenation(element.set.data, element.value)) if element.value and kind == _NEWSETELEM else b""
+    if element.set.interval:
+        first, behind = _interval(element.set.key[0], element.key[0])
+        ends = (nest(1, _data(1, first)), *([nest(1, _data(1, behind), _be32(3, 1))] if behind else []))
+        return _message(kind, flags, text(1, element.table), text(2, element.set.name), nest(3, *ends))
     listed = nest(3, nest(1, _data(1, _concatenation(element.set.key, element.key)), data))
     return _message(kind, flags, text(1, element.table), text(2, element.set.name), listed)
 

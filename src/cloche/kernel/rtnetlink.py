@@ -39,6 +39,7 @@ ALIAS_MOST = 255  # bytes, with the zero at the end
 # linux/if_link.h, if_addr.h, rtnetlink.h, veth.h
 _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _NETNS_PID, _IFALIAS = 1, 3, 4, 5, 10, 18, 19, 20
 _KIND, _DATA, _VETH_PEER, _MACVLAN_MODE = 1, 2, 1, 1
+_SLAVE_KIND, _SLAVE_DATA, _PORT_MODE = 4, 5, 4
 _BRIDGE_MODE = 4  # MACVLAN_MODE_BRIDGE
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _NODAD = 1, 2, 4, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
@@ -103,6 +104,12 @@ def make_macvlan(name: str, pid: int, parent: int, mac: bytes, mtu: int = 0) -> 
 def set_alias(name: str, alias: str) -> Message:
     """Note whose link this is, for `ip link` to show; at most ALIAS_MOST bytes. Not taken when a link is made."""
     return SETLINK, ACK, _IFINFO.pack(0, 0, 0, 0, 0, 0) + text(_IFNAME, name) + text(_IFALIAS, alias)
+
+
+def set_hairpin(name: str) -> Message:
+    """Let a bridge's port send a packet back where it came from (`ip link set NAME type bridge_slave hairpin on`)."""
+    slave = nest(_LINKINFO, text(_SLAVE_KIND, "bridge"), nest(_SLAVE_DATA, attribute(_PORT_MODE, b"\1")))
+    return NEWLINK, ACK, _IFINFO.pack(0, 0, 0, 0, 0, 0) + text(_IFNAME, name) + slave
 
 
 def set_up(link: int) -> Message:

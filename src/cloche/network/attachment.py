@@ -37,7 +37,9 @@ def raise_network(network: Network, table: str, ipv6: bool) -> tuple[Step, ...]:
     steps: list[Step] = [
         MakeFirewall(table),
         MakeBridge(link, network.mac(), f"{table} network {network.name}", network.mtu),
-        *bridge_elements(table, link, network.internal),
+        *bridge_elements(
+            table, link, tuple(s.range.text() for s in network.subnets), network.internal, network.masquerade
+        ),
     ]
     if not network.internal:
         steps.append(WriteSetting(_IPV4 + "/ip_forward", "1"))
@@ -53,13 +55,13 @@ def raise_network(network: Network, table: str, ipv6: bool) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _own(endpoint: Endpoint, alias: str, routed: bool) -> list[Step]:
+def _own(endpoint: Endpoint, alias: str, routed: bool, hairpin: bool) -> list[Step]:
     network, inside = endpoint.network, endpoint.inside
     steps: list[Step] = []
     if network.driver == "macvlan":
         steps.append(MakeMacvlan(inside, network.link, endpoint.mac, network.mtu))
     else:
-        steps.append(MakeVeth(endpoint.link, inside, network.link, endpoint.mac, alias, network.mtu))
+        steps.append(MakeVeth(endpoint.link, inside, network.link, endpoint.mac, alias, network.mtu, hairpin))
     pairs = list(zip(endpoint.addresses, network.subnets, strict=True))
     steps += [AddAddress(inside, address, subnet.range.prefix) for address, subnet in pairs]
     steps.append(SetLinkUp(inside))
@@ -78,7 +80,7 @@ def attach(table: str, alias: str, endpoints: tuple[Endpoint, ...], ports: tuple
     own: list[Step] = [EnterNetwork(settings if ipv6 else ())] if endpoints else []
     way_out = next((e for e in endpoints if not e.network.internal), None)
     for endpoint in endpoints:
-        own += _own(endpoint, alias, endpoint is way_out)
+        own += _own(endpoint, alias, endpoint is way_out, bool(ports))
     reserve = [ReservePort(p.address, p.protocol, p.port, Ref(f"port{i}")) for i, p in enumerate(ports)]
     if way_out:
         for port in ports:

@@ -92,17 +92,22 @@ class AddElement(Step):
             host().ask(*delete_element(element))
 
 
-def bridge_elements(table_name: str, bridge: str, internal: bool) -> tuple[AddElement, ...]:
+def bridge_elements(
+    table: str, bridge: str, subnets: tuple[str, ...], internal: bool, masquerade: bool
+) -> tuple[AddElement, ...]:
     """What makes a bridge one of ours."""
-    why = (("bridges", (bridge,)), ("same", (bridge, bridge)), *((("internal", (bridge,)),) if internal else ()))
-    return tuple(AddElement(table_name, name, key, shared=True) for name, key in why)
+    found = [("bridges", (bridge,)), ("same", (bridge, bridge))]
+    found += [("internal", (bridge,))] if internal else []
+    found += [] if masquerade else [("plain", (bridge,))]
+    found += [("subnets6" if ":" in subnet else "subnets4", (subnet,)) for subnet in subnets]
+    return tuple(AddElement(table, name, key, shared=True) for name, key in found)
 
 
-def port_element(table_name: str, host: str, protocol: str, port: int, address: str, inside: int) -> AddElement:
+def port_element(table: str, host: str, protocol: str, port: int, address: str, inside: int) -> AddElement:
     """A published port: `host` is an address of the host, 0.0.0.0 or :: for all of a family."""
     wide = ":" in host
     value = address, str(inside)
     if host in ("0.0.0.0", "::"):
-        return AddElement(table_name, "any6" if wide else "any4", (protocol, str(port)), value)
+        return AddElement(table, "any6" if wide else "any4", (protocol, str(port)), value)
     kind = "ports6" if wide else "local4" if host[:4] == "127." else "ports4"
-    return AddElement(table_name, kind, (host, protocol, str(port)), value)
+    return AddElement(table, kind, (host, protocol, str(port)), value)

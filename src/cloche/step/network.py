@@ -168,6 +168,7 @@ class MakeVeth(Step):
     mac: str
     alias: str
     mtu: int = 0
+    hairpin: bool = False  # it may be sent what it sent itself: to a published port of its own
 
     def needs(self) -> tuple[Ref, ...]:
         return (PID,)
@@ -178,7 +179,8 @@ class MakeVeth(Step):
 
     def shell(self) -> str:
         peer = f"peer name {self.inside} address {self.mac} netns $PID"
-        return f"ip link add {self.link} master {self.bridge} up type veth {peer}"
+        after = f"; ip link set {self.link} type bridge_slave hairpin on" if self.hairpin else ""
+        return f"ip link add {self.link} master {self.bridge} up type veth {peer}{after}"
 
     def name(self) -> str:
         return f"make the link {self.link} to {self.inside}"
@@ -191,6 +193,7 @@ class MakeVeth(Step):
         messages = (
             rtnetlink.make_veth(self.link, self.inside, pid, bridge, _mac(self.mac), self.mtu),
             rtnetlink.set_alias(self.link, self.alias),
+            *((rtnetlink.set_hairpin(self.link),) if self.hairpin else ()),
         )
         try:
             rtnetlink.host().ask(*messages)

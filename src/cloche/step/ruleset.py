@@ -19,6 +19,7 @@ from cloche.kernel.nftables import (
     Masquerade,
     Rule,
     Set,
+    Source,
     Table,
     Term,
     Tracked,
@@ -28,6 +29,9 @@ from cloche.kernel.nftables import (
 from cloche.value import remembered
 
 BRIDGES = Set("bridges", ("ifname",))
+PLAIN = Set("plain", ("ifname",))  # bridges whose packets keep their source
+SUBNETS4 = Set("subnets4", ("ipv4_addr",), interval=True)
+SUBNETS6 = Set("subnets6", ("ipv6_addr",), interval=True)
 INTERNAL = Set("internal", ("ifname",))
 SAME = Set("same", ("ifname", "ifname"))
 # by address, protocol and port; for every address of the host; for addresses of loopback only
@@ -36,7 +40,10 @@ PORTS6 = Set("ports6", ("ipv6_addr", "inet_proto", "inet_service"), ("ipv6_addr"
 ANY4 = Set("any4", ("inet_proto", "inet_service"), ("ipv4_addr", "inet_service"))
 ANY6 = Set("any6", ("inet_proto", "inet_service"), ("ipv6_addr", "inet_service"))
 LOCAL4 = Set("local4", ("ipv4_addr", "inet_proto", "inet_service"), ("ipv4_addr", "inet_service"))
-SETS = {known.name: known for known in (BRIDGES, INTERNAL, SAME, PORTS4, PORTS6, ANY4, ANY6, LOCAL4)}
+SETS = {
+    known.name: known
+    for known in (BRIDGES, PLAIN, INTERNAL, SAME, SUBNETS4, SUBNETS6, PORTS4, PORTS6, ANY4, ANY6, LOCAL4)
+}
 
 _ACCEPT, _DROP = Verdict("accept"), Verdict("drop")
 
@@ -54,8 +61,12 @@ def _rules() -> tuple[tuple[str, tuple[Term, ...]], ...]:
         *(("prerouting", terms) for terms in published),
         ("output", (Translate("ip", "local4", True),)),
         *(("output", terms) for terms in published),
+        ("postrouting", (Interface("iifname", "plain"), _ACCEPT)),
         ("postrouting", (Interface("iifname", "bridges"), Interface("oifname", "bridges", True), Masquerade())),
-        ("postrouting", (Interface("iifname", "bridges"), Tracked("dnat"), Masquerade())),
+        # by a published port to a neighbour, or to itself: the answer must come back this way. Where bridged packets
+        # are filtered too (br_netfilter) it is not known here by which link they came
+        ("postrouting", (Interface("oifname", "bridges"), Tracked("dnat"), Source("ip", "subnets4"), Masquerade())),
+        ("postrouting", (Interface("oifname", "bridges"), Tracked("dnat"), Source("ip6", "subnets6"), Masquerade())),
         ("postrouting", (Loopback("saddr"), Interface("oifname", "bridges"), Masquerade())),
         ("forward", (Interface("oifname", "bridges"), Verdict("jump", "inward"))),
         ("forward", (Interface("iifname", "internal"), _DROP)),
