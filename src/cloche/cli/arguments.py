@@ -57,18 +57,22 @@ def parse(argv: Sequence[str]) -> Parsed:
     """The words after the program's name. Raises Invalid; Unsupported for a flag of Docker's that is not there yet."""
     rows = {row[0]: row for row in GLOBAL}
     reading = _Reading("", rows, "h")
-    words = reading.read(list(argv), leading=True)
+    words: Sequence[str] = reading.read(list(argv), leading=True)
     root, debug = str(reading.values.get("root", "")), bool(reading.values.get("debug"))
     if reading.values.get("version"):
         return Parsed("version", (), {}, root, debug)
     name = words[0] if words else ""
     if name == "help":
-        name, words = (words[1] if len(words) > 1 else ""), ["", "--help"]
+        name, words = (words[1] if len(words) > 1 else ""), ["", *words[2:], "--help"]
     elif not name or reading.values.get("help"):
         return Parsed("", (), {}, root, debug, True)
+    if name == "network" or name in MISSING_VERBS.split():
+        name, words = _two_words(name, words)
+        if name == "network":
+            return Parsed(name, (), {}, root, debug, True)
     if name in MISSING_VERBS.split():
         raise Unsupported(f"cloche {name} is not there yet", "", _see(""))
-    if name and name not in VERBS:
+    if name and " " not in name and name not in VERBS:
         near = _near(name, VERBS)
         raise Invalid("unknown command", f"cloche {name}", f"did you mean 'cloche {near}'?" if near else _see(""))
     if not name:
@@ -80,6 +84,22 @@ def parse(argv: Sequence[str]) -> Parsed:
         return Parsed(name, (), {}, root, debug, True)
     _count(table, len(arguments))
     return Parsed(name, tuple(arguments), reading.values, root, debug)
+
+
+def _two_words(noun: str, words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The verb that noun and next word mean, and the words with it as one; the noun where there is none to mean.
+
+    Raises Invalid.
+    """
+    from cloche.cli.nouns import is_noun, two_words, words_of
+
+    if not is_noun(noun) or len(words) < 2 or words[1] in ("--help", "-h"):
+        return noun, words
+    if name := two_words(noun, words[1]):
+        return name, [name, *words[2:]]
+    near = _near(words[1], words_of(noun))
+    hint = f"did you mean 'cloche {noun} {near}'?" if near else f"one of {', '.join(words_of(noun))}"
+    raise Invalid("unknown command", f"cloche {noun} {words[1]}", hint)
 
 
 def flag_name(row: Row) -> str:

@@ -123,11 +123,11 @@ _CREATE: tuple[Group, ...] = (
     ("Isolation", _ISOLATION),
 )
 _KEYS: Row = ("detach-keys", "", "text", "KEYS", "the keys that leave it running (ctrl-p,ctrl-q)")
-_FILTER: Row = ("filter", "f", "filter", "NAME=VALUE", "only those that match; may be given again")
-_LISTING: Row = ("format", "", "text", "FORMAT", "table, table TEMPLATE, json or a Go template")
-_TEMPLATE: Row = ("format", "f", "text", "FORMAT", "json or a Go template")
-_NO_TRUNC: Row = ("no-trunc", "", "bool", "", "whole ids and commands")
-_QUIET: Row = ("quiet", "q", "bool", "", "only ids")
+FILTER: Row = ("filter", "f", "filter", "NAME=VALUE", "only those that match; may be given again")
+LISTING: Row = ("format", "", "text", "FORMAT", "table, table TEMPLATE, json or a Go template")
+TEMPLATE: Row = ("format", "f", "text", "FORMAT", "json or a Go template")
+NO_TRUNC: Row = ("no-trunc", "", "bool", "", "whole ids and commands")
+QUIET: Row = ("quiet", "q", "bool", "", "only ids")
 
 GLOBAL: tuple[Row, ...] = (
     ("root", "", "text", "DIR", "the store (CLOCHE_ROOT; /var/lib/cloche)"),
@@ -159,6 +159,8 @@ VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of
     "inspect": ("See through", "print all that is known of containers and images, as JSON"),
     "info": ("See through", "print facts about this host and its store"),
     "version": ("See through", "print versions"),
+    "network": ("Networks", "networks: create, ls, inspect, rm, prune, connect, disconnect"),
+    "port": ("Networks", "print which ports of the host lead to a container"),
     "pack": ("Images", "make an image of programs of this host"),
     "load": ("Images", "load images from an archive or folder"),
     "images": ("Images", "list images"),
@@ -167,13 +169,17 @@ VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of
 }
 MISSING_VERBS = (
     "build builder buildx checkpoint commit compose config container context cp diff events export history image "
-    "import login logout manifest network node pause plugin port pull push rename restart save search secret service "
-    "stack stats swarm system top trust unpause update volume"
+    "import login logout manifest node pause plugin pull push rename restart save search secret service stack "
+    "stats swarm system top trust unpause update volume"
 )  # Docker's, refused by name
 
 
 def verb(name: str) -> Verb:
     """A verb's table. Raises KeyError."""
+    if " " in name:
+        from cloche.cli import nouns
+
+        return nouns.verb(name)
     summary = VERBS[name][1]
     if name in ("run", "create", "plan"):
         return _making(name, summary)
@@ -296,12 +302,12 @@ _REST: dict[str, tuple[str, int, int, tuple[Row, ...], tuple[str, ...], str]] = 
         0,
         (
             ("all", "a", "bool", "", "also those that do not run"),
-            _FILTER,
-            _LISTING,
+            FILTER,
+            LISTING,
             ("last", "n", "int", "N", "the last N that were created"),
             ("latest", "l", "bool", "", "the last one that was created"),
-            _NO_TRUNC,
-            _QUIET,
+            NO_TRUNC,
+            QUIET,
         ),
         ("cloche ps -a", "cloche ps --filter status=exited --format '{{.Names}}: {{.Status}}'"),
         "size|s",
@@ -310,7 +316,7 @@ _REST: dict[str, tuple[str, int, int, tuple[Row, ...], tuple[str, ...], str]] = 
         "NAME|ID [NAME|ID...]",
         1,
         -1,
-        (_TEMPLATE, ("type", "", "choice", "container|image", "only of this kind")),
+        (TEMPLATE, ("type", "", "choice", "container|image", "only of this kind")),
         ("cloche inspect web", "cloche inspect -f '{{.State.ExitCode}}' web"),
         "size|s",
     ),
@@ -332,13 +338,21 @@ _REST: dict[str, tuple[str, int, int, tuple[Row, ...], tuple[str, ...], str]] = 
         (
             ("all", "a", "bool", "", "all images, also those without a name"),
             ("digests", "", "bool", "", "also digests"),
-            _FILTER,
-            _LISTING,
-            _NO_TRUNC,
-            _QUIET,
+            FILTER,
+            LISTING,
+            NO_TRUNC,
+            QUIET,
         ),
         ("cloche images", "cloche images --format '{{.Repository}}:{{.Tag}} {{.Size}}'"),
         "tree",
+    ),
+    "port": (
+        "CONTAINER [PORT[/PROTOCOL]]",
+        1,
+        2,
+        (),
+        ("cloche port web", "cloche port web 80/tcp"),
+        "",
     ),
     "rmi": (
         "IMAGE [IMAGE...]",
@@ -360,6 +374,6 @@ _REST: dict[str, tuple[str, int, int, tuple[Row, ...], tuple[str, ...], str]] = 
         ("cloche pack -t tools sh ls cat", "cloche pack -t py --add /usr/lib/python3.11 python3"),
         "",
     ),
-    "version": ("", 0, 0, (_TEMPLATE,), ("cloche version", "cloche version -f json"), ""),
-    "info": ("", 0, 0, (_TEMPLATE,), ("cloche info", "cloche info -f '{{.KeeperPid}}'"), ""),
+    "version": ("", 0, 0, (TEMPLATE,), ("cloche version", "cloche version -f json"), ""),
+    "info": ("", 0, 0, (TEMPLATE,), ("cloche info", "cloche info -f '{{.KeeperPid}}'"), ""),
 }

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(usage(verb))
             return _written(0)
-        module = __import__("cloche.cli.verbs." + verb, fromlist=["main"])
+        module = __import__("cloche.cli.verbs." + verb.partition(" ")[0], fromlist=["main"])
         code: int = module.main(parsed)
         return _written(code)
     except Error as error:

@@ -17,12 +17,23 @@ def usage(name: str = "") -> str:
     """The help of a verb, or of the whole command line. Raises KeyError for an unknown verb."""
     if not name:
         return _overview()
+    if name == "network":
+        return _of_noun(name)
     table = verb(name)
     lines = [f"Usage: cloche {name} [OPTIONS] {table.usage}".rstrip(), "", table.summary[0].upper() + table.summary[1:]]
     for title, rows in table.groups:
         lines += ["", f"{title}:", *_lines(rows)]
     lines += ["", "Examples:", *(f"  {example}" for example in table.examples)]
     return "\n".join(lines) + "\n"
+
+
+def _of_noun(noun: str) -> str:
+    from cloche.cli.nouns import NOUNS
+
+    about, verbs = NOUNS[noun]
+    lines = [f"Usage: cloche {noun} COMMAND", "", about[0].upper() + about[1:], "", "Commands:"]
+    lines += [f"  {word:11} {entry[0]}" for word, entry in verbs.items()]
+    return "\n".join([*lines, "", f"More: cloche {noun} COMMAND --help"]) + "\n"
 
 
 def _overview() -> str:

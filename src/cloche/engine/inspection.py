@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from cloche.engine.bundle import MASKED, READONLY
 from cloche.engine.database import RUNNING
+from cloche.engine.netinspection import bindings, networking
 from cloche.engine.request import bounding
 
 TYPE_CHECKING = False
@@ -74,13 +75,11 @@ def container(engine: Engine, found: Container) -> dict[str, Any]:
             "WorkingDir": config.cwd,
             "Entrypoint": list(config.entrypoint) or None,
             "Labels": dict(config.labels),
+            "ExposedPorts": {f"{port}/{protocol}": {} for port, protocol in config.exposed} or None,
             "StopSignal": _signal(config.stop_signal),
             "StopTimeout": config.stop_timeout,
         },
-        "NetworkSettings": {
-            "Networks": {} if request.network[:10] == "container:" else {request.network: {}},
-            "Ports": {},
-        },
+        "NetworkSettings": networking(engine, found),
     }
 
 
@@ -117,6 +116,12 @@ def _host_config(found: Container) -> dict[str, Any]:
     limits, namespaces, security = request.resources, request.namespaces, request.security
     return {
         "NetworkMode": request.network,
+        "PortBindings": bindings(request.networking.ports),
+        "PublishAllPorts": request.networking.publish_all,
+        "Dns": list(request.networking.dns),
+        "DnsOptions": list(request.networking.dns_options),
+        "DnsSearch": list(request.networking.dns_search),
+        "ExtraHosts": [f"{name}:{address}" for name, address in request.networking.hosts] or None,
         "AutoRemove": found.remove,
         "Binds": [
             ":".join((m.source, m.target, *filter(None, [_mode(m)]))) for m in request.files.mounts if m.kind == "bind"

@@ -35,6 +35,13 @@ def is_own(mode: str) -> bool:
     return mode not in ("none", "host") and mode[:10] != "container:"
 
 
+def fixed_id(name: str) -> str:
+    """An id that is always the same."""
+    from hashlib import sha256
+
+    return sha256(name.encode()).hexdigest()
+
+
 class Networks:
     """The store's networks. Not for several threads at once."""
 
@@ -47,6 +54,12 @@ class Networks:
         """Every network, oldest first."""
         rows = self._db.execute("SELECT config FROM networks ORDER BY created").fetchall()
         return [decode(loads(row["config"]), _KINDS) for row in rows]
+
+    def without_links(self) -> tuple[Network, ...]:
+        """`host` and `none`, which Docker lists with the others."""
+        return tuple(
+            Network(fixed_id(name), name, driver, "", ()) for name, driver in (("host", "host"), ("none", "null"))
+        )
 
     def find(self, name: str) -> Network:
         """By name, id, or the beginning of an id; the default network is made when it is first asked for.
@@ -135,6 +148,12 @@ class Networks:
             return
         for position, wanted in enumerate(request.networking.connections or (Connection(request.network),)):
             self._join(ident, position, self.find(wanted.network), wanted)
+
+    def add(self, ident: str, network: Network, wanted: Connection) -> None:
+        """Give a container a place on one more network. Raises NotFound, Conflict, Invalid."""
+        query = "SELECT max(position) AS last FROM connections WHERE container=?"
+        last = self._db.execute(query, (ident,)).fetchone()["last"]
+        self._join(ident, 0 if last is None else last + 1, network, wanted)
 
     def _join(self, ident: str, position: int, network: Network, wanted: Connection) -> None:
         asked = {":" in text: text for text in (wanted.ip, wanted.ip6) if text}

@@ -69,6 +69,9 @@ class Step(Value):
     def undo(self) -> None:
         """Take it back; harmless when done twice or when it was never done. Raises OSError."""
 
+    def take_down(self) -> None:
+        """Take back what is shared by many plans, when nobody shall have it any more. Raises OSError."""
+
     def flat(self, slot: Callable[[Ref], int]) -> Flat:
         """Integers and byte strings for bell, in the order that its table says."""
         raise NotImplementedError(f"{type(self).__name__} is executed by the host")

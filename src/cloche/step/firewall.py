@@ -83,12 +83,16 @@ class AddElement(Step):
             host().ask(*replace_element(element))
 
     def undo(self) -> None:
-        if self.shared:
-            return
-        from cloche.kernel.nftables import delete_element, has_element, host
+        if not self.shared:
+            self.take_down()
+
+    def take_down(self) -> None:
+        from cloche.kernel.nftables import delete_element, has_element, has_table, host
 
         element = self._element()
-        if has_element(host(), element):  # never another's, whose port kept this one from starting
+        if has_table(host(), self.table) and has_element(
+            host(), element
+        ):  # never another's, whose port kept this one from starting
             host().ask(*delete_element(element))
 
 

@@ -7,7 +7,7 @@ inside ends with its namespace, and takes the host's end along: that is left to 
 from __future__ import annotations
 
 import os
-from errno import EADDRINUSE, EEXIST, ENODEV
+from errno import EADDRINUSE, EEXIST, ENODEV, ENOENT
 
 from cloche.step.base import Ref, Step, quote, word
 from cloche.value import Value
@@ -102,6 +102,18 @@ class MakeBridge(Step):
         except OSError:
             _unless_there(rtnetlink.make_bridge(self.link, _mac(self.mac), self.mtu))
             rtnetlink.host().ask(rtnetlink.set_alias(self.link, self.alias))
+
+    def take_down(self) -> None:
+        from cloche.kernel import rtnetlink
+
+        try:
+            with open(f"/sys/class/net/{self.link}/ifalias", encoding="utf-8", errors="replace") as file:
+                if file.read().strip() != self.alias:
+                    return  # somebody else's, which we were told to use
+            rtnetlink.host().ask(rtnetlink.delete_link(self.link))
+        except OSError as error:
+            if error.errno not in (ENODEV, ENOENT):
+                raise
 
 
 class AddBridgeAddress(Step):

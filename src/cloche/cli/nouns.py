@@ -1,0 +1,137 @@
+"""Verbs of two words: `network create`, and Docker's second spelling of others (`container ls` is `ps`), as data.
+
+Rows are as in `flags`. A noun's own verbs live in one module, `cli.verbs.NOUN`.
+"""
+
+from __future__ import annotations
+
+from cloche.cli.flags import FILTER, HELP, LISTING, NO_TRUNC, QUIET, TEMPLATE, Row, Verb
+
+Entry = tuple[str, str, int, int, tuple[Row, ...], tuple[str, ...], str]
+
+# noun: (what it is about, verb: (summary, usage, fewest and most arguments, rows, examples, missing))
+NOUNS: dict[str, tuple[str, dict[str, Entry]]] = {
+    "network": (
+        "networks: create, ls, inspect, rm, prune, connect, disconnect",
+        {
+            "create": (
+                "make a network",
+                "NETWORK",
+                1,
+                1,
+                (
+                    ("driver", "d", "choice", "bridge|macvlan", "a switch of the host's own, or its neighbours' wire"),
+                    ("subnet", "", "list", "ADDRESS/BITS", "its addresses (IPv4: one that is free)"),
+                    ("gateway", "", "list", "ADDRESS", ""),
+                    ("ip-range", "", "list", "ADDRESS/BITS", "the host's address; those given to containers"),
+                    ("ipv6", "", "bool", "", "also IPv6, with a subnet of its own"),
+                    ("internal", "", "bool", "", "without a way out"),
+                    ("opt", "o", "list", "K=V", "parent=eth0 (macvlan), com.docker.network.driver.mtu=1400, ..."),
+                    ("label", "", "list", "K=V", "data about it"),
+                    HELP,
+                ),
+                ("cloche network create --internal back", "cloche network create -d macvlan -o parent=eth0 lan"),
+                "attachable aux-address config-from config-only ingress ipam-driver ipam-opt scope ipv4",
+            ),
+            "ls": (
+                "list networks",
+                "",
+                0,
+                0,
+                (FILTER, LISTING, NO_TRUNC, QUIET, HELP),
+                ("cloche network ls", "cloche network ls --filter driver=bridge -q"),
+                "",
+            ),
+            "inspect": (
+                "print all that is known of networks, as JSON",
+                "NETWORK [NETWORK...]",
+                1,
+                -1,
+                (TEMPLATE, HELP),
+                ("cloche network inspect bridge", "cloche network inspect -f '{{json .IPAM.Config}}' back"),
+                "verbose|v",
+            ),
+            "rm": (
+                "remove networks that no container uses",
+                "NETWORK [NETWORK...]",
+                1,
+                -1,
+                (("force", "f", "bool", "", "one that is not there is no error"), HELP),
+                ("cloche network rm back", "cloche network rm -f back front"),
+                "",
+            ),
+            "prune": (
+                "remove all networks that no container uses",
+                "",
+                0,
+                0,
+                (("force", "f", "bool", "", "do not ask"), FILTER, HELP),
+                ("cloche network prune", "cloche network prune -f --filter label=test"),
+                "",
+            ),
+            "connect": (
+                "put a container on one more network",
+                "NETWORK CONTAINER",
+                2,
+                2,
+                (
+                    ("alias", "", "list", "NAME", "another name of it there"),
+                    ("ip", "", "text", "ADDRESS", ""),
+                    ("ip6", "", "text", "ADDRESS", "its addresses there"),
+                    HELP,
+                ),
+                ("cloche network connect back web", "cloche network connect --alias db --ip 172.18.0.9 back store"),
+                "driver-opt link link-local-ip gw-priority",
+            ),
+            "disconnect": (
+                "take a container off a network",
+                "NETWORK CONTAINER",
+                2,
+                2,
+                (("force", "f", "bool", "", "also when the network is gone"), HELP),
+                ("cloche network disconnect back web", "cloche network disconnect -f back web"),
+                "",
+            ),
+        },
+    ),
+}
+SPELLINGS = {  # what Docker's users type too
+    "network list": "network ls",
+    "network remove": "network rm",
+    "container ls": "ps",
+    "container list": "ps",
+    "container ps": "ps",
+    "image ls": "images",
+    "image list": "images",
+    "image rm": "rmi",
+    "image remove": "rmi",
+    "image load": "load",
+    "image tag": "tag",
+    "system info": "info",
+    **{f"container {verb}": verb for verb in "run create start stop kill rm wait exec attach logs port".split()},
+}
+
+
+def two_words(noun: str, word: str) -> str:
+    """The verb that two words mean; "" when they mean none."""
+    name = f"{noun} {word}"
+    name = SPELLINGS.get(name, name)
+    return name if " " not in name or (noun in NOUNS and name.partition(" ")[2] in NOUNS[noun][1]) else ""
+
+
+def is_noun(word: str) -> bool:
+    """Whether a second word is expected behind this one."""
+    return word in NOUNS or any(name.partition(" ")[0] == word for name in SPELLINGS)
+
+
+def words_of(noun: str) -> tuple[str, ...]:
+    """The second words that a noun takes."""
+    own = NOUNS[noun][1] if noun in NOUNS else {}
+    return (*own, *(name.partition(" ")[2] for name in SPELLINGS if name.partition(" ")[0] == noun))
+
+
+def verb(name: str) -> Verb:
+    """The table of a verb of two words. Raises KeyError."""
+    noun, _, word = name.partition(" ")
+    summary, usage, least, most, rows, examples, missing = NOUNS[noun][1][word]
+    return Verb(name, usage, summary, (("Options", rows),), least, most, False, examples, missing)
