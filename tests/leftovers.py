@@ -122,6 +122,17 @@ def interfaces(found: tuple[str, ...]) -> list[str]:
     ]
 
 
+def tables(found: tuple[str, ...]) -> list[str]:
+    """Tables of nf_tables whose name has one of the marks."""
+    from cloche.kernel import nftables
+
+    try:
+        names = {chain.table for chain in nftables.chains(nftables.host())}
+    except OSError:  # a kernel without nf_tables, or a user who may not look
+        return []
+    return sorted(name for name in names if _has(name, found))
+
+
 def traces(root: Path) -> list[str]:
     """One line for each thing of the store that still is on the host, outside the store's folder."""
     found = marks(root)
@@ -130,6 +141,7 @@ def traces(root: Path) -> list[str]:
         *(f"mount {path}" for path in mounts(found)),
         *(f"cgroup {path}" for path in cgroups(found)),
         *(f"interface {name}" for name in interfaces(found)),
+        *(f"nf_tables table {name}" for name in tables(found)),
     ]
 
 
@@ -139,6 +151,8 @@ def sweep(root: Path) -> None:
     end_processes(list(processes(root)), signal.SIGKILL)
     for path in reversed(mounts(found)):
         libc.umount2(path.encode(), MNT_DETACH)
+    for name in interfaces(found):
+        subprocess.run(["ip", "link", "delete", name], check=False)
     for path in cgroups(found):
         try:
             os.rmdir(path)

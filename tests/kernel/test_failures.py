@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 import leftovers
-from cloche.engine import containers
+from cloche.engine import planning
 from cloche.engine.containers import Engine
-from cloche.engine.request import FileMount, Files, Limits, Program, RunRequest
+from cloche.engine.request import FileMount, Files, Limits, Networking, PortMapping, Program, RunRequest
+from cloche.engine.settling import is_settling
 from cloche.errors import Error
+from cloche.kernel import nftables
 from cloche.step.base import Act, Plan, Ref, Step
 from cloche.step.cgroup import LimitCgroup, OpenForJoining
+from cloche.step.firewall import AddElement
 from cloche.step.mount import OpenTree
 from cloche.step.namespace import OpenNamespace
 from cloche.step.sync import Await, Gate, Open, Report, StartBell
@@ -58,7 +61,15 @@ def kernel_objects(engine: Engine) -> tuple[list[str], list[str], int]:
     groups = [str(p) for parent in parents for p in parent.iterdir() if p.is_dir() and p.name != "keeper"]
     answer, _ = engine.keeper.ask({"op": "info"})
     children = Path(f"/proc/{answer['keeper']}/task/{answer['keeper']}/children").read_text().split()
-    return groups, os.listdir(engine.store.run + "/plans"), len(children)
+    plans = [name for name in os.listdir(engine.store.run + "/plans") if not is_settling(name)]
+    return groups, plans, len(children)
+
+
+def published(plan: Plan) -> list[str]:
+    """Its ports that the rules lead to it now."""
+    steps = [act.step for act in plan.acts if isinstance(act.step, AddElement) and not act.step.shared]
+    assert steps
+    return [step.name() for step in steps if nftables.has_element(nftables.host(), step._element())]
 
 
 @pytest.mark.parametrize("tty", [False, True], ids=["pipes", "terminal"])
@@ -67,12 +78,16 @@ def test_each_step_failing_leaves_nothing(
 ) -> None:
     files = Files((FileMount("bind", "/x", str(tmp_path), read_only=True), FileMount("tmpfs", "/t")))
     request = RunRequest(
-        "starter", Program(("true",), tty=tty, interactive=not tty), Limits(memory=64 << 20, pids=100), files
+        "starter",
+        Program(("true",), tty=tty, interactive=not tty),
+        Limits(memory=64 << 20, pids=100),
+        files,
+        networking=Networking(ports=(PortMapping(80), PortMapping(53, "udp", "127.0.0.1"))),
     )
     engine.start(engine.create(request.replace(files=Files(), name="warm")))
     engine.remove(engine.find("warm"), force=True)
     box = engine.create(request)
-    real = containers.plan
+    real = planning.plan
     whole = engine.plan(box)
     before = descriptors(engine)
     tried = 0
@@ -83,11 +98,12 @@ def test_each_step_failing_leaves_nothing(
         acts = list(whole.acts)
         acts[number - 1] = Act(act.actor, step)
         broken = Plan(tuple(acts))
-        monkeypatch.setattr(containers, "plan", lambda *_, broken=broken: broken)
+        monkeypatch.setattr(planning, "plan", lambda *_, broken=broken: broken)
         with pytest.raises(Error) as caught:
             engine.start(box)
         assert f"step {number} of {len(acts)}" in str(caught.value), str(caught.value)
         assert kernel_objects(engine) == ([], [], 0), f"after step {number}"
+        assert not published(whole), f"after step {number}"
         assert engine.find(box.id).status == "created"
         tried += 1
     assert tried > 60
@@ -95,7 +111,10 @@ def test_each_step_failing_leaves_nothing(
     while any(now > then for now, then in zip(descriptors(engine), before, strict=True)):
         assert time.monotonic() < deadline, (before, descriptors(engine))
         time.sleep(0.01)
-    monkeypatch.setattr(containers, "plan", real)
+    while left := [n for n in os.listdir("/sys/class/net") if n.startswith(f"cl{box.id[:7]}")]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.01)
+    monkeypatch.setattr(planning, "plan", real)
     engine.start(box)
     if not tty:
         assert engine.wait(box)[0] == 0

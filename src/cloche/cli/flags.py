@@ -107,12 +107,13 @@ _ISOLATION: tuple[Row, ...] = (
     ("sysctl", "", "list", "K=V", "all rights; kernel parameters"),
 )
 _RUN_MISSING = (
-    "attach|a blkio-weight blkio-weight-device cgroup-parent cpu-count cpu-percent cpu-period cpu-quota cpu-rt- "
-    "period cpu-rt-runtime cpuset-mems device-cgroup-rule device-read-bps device-read-iops device-write-bps "
-    "device-write-iops disable-content-trust domainname gpus health-cmd health-interval health-retries health- "
-    "start-interval health-start-period health-timeout io-maxbandwidth io-maxiops isolation kernel-memory label- "
-    "file link link-local-ip log-driver log-opt memory-swappiness no-healthcheck oom-kill-disable platform pull "
-    "quiet|q restart runtime storage-opt use-api-socket volume-driver volumes-from step timings"
+    "attach|a blkio-weight blkio-weight-device cgroup-parent cpu-count cpu-percent cpu-period cpu-quota "
+    "cpu-rt-period cpu-rt-runtime cpuset-mems device-cgroup-rule device-read-bps device-read-iops "
+    "device-write-bps device-write-iops disable-content-trust domainname gpus health-cmd health-interval "
+    "health-retries health-start-interval health-start-period health-timeout io-maxbandwidth io-maxiops isolation "
+    "kernel-memory label-file link link-local-ip log-driver log-opt memory-swappiness no-healthcheck "
+    "oom-kill-disable platform pull quiet|q restart runtime storage-opt use-api-socket volume-driver volumes-from "
+    "step timings"
 )
 _CREATE: tuple[Group, ...] = (
     ("Process", _PROCESS),

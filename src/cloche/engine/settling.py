@@ -59,7 +59,7 @@ class Settling:
         for name, known in left.items():
             try:
                 plan = known or self._read(name)
-                for problem in plan.undo() if plan else []:
+                for problem in plan.undo(later=True) if plan else []:
                     note(f"undo {name}: {problem}")
                 os.unlink(self._store.plan(name))
             except FileNotFoundError:

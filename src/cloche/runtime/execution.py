@@ -195,10 +195,26 @@ class Execution:
             try:
                 self._execute(step)
             except OSError as error:
-                raise StepFailed(Failure(self._number, error.errno or 5, getattr(error, "sentence", ""))) from error
+                ours = Failure(self._number, error.errno or 5, getattr(error, "sentence", ""))
+                raise StepFailed(self._failure_there() or ours) from error
             self.records.append((DONE, 0, self._number, 0, monotonic_ns()))
         self._awaited = None
         return ""
+
+    def _failure_there(self) -> Failure | None:
+        """What the container's side has said of a failure of its own: without its process, ours cannot go on either."""
+        messages = [self._early[0]] if self._early else []
+        while self.pid:
+            try:
+                message, descriptor = self._read_control()
+            except BlockingIOError:
+                break
+            if descriptor >= 0:
+                os.close(descriptor)
+            if not message:
+                break
+            messages.append(message)
+        return next((failure for message in messages if (failure := parse(message)[1])), None)
 
     def _execute(self, step: Step) -> None:
         if isinstance(step, StartBell):

@@ -59,14 +59,15 @@ class StoredPlan(Value):
         """Whether something of it may still be there for a moment when it was undone."""
         return any(step.later for _, step in self.host)
 
-    def undo(self, later: bool = True) -> list[OSError]:
+    def undo(self, later: bool | None = None) -> list[OSError]:
         """As Plan.undo: take back what the host's steps made, last first, all of it. Returns what went wrong.
 
-        Without `later`, what ends by itself is given the time to.
+        later: False leaves what ends by itself; True is for that alone, when it had the time to: the other things may
+        be another start's by then, for their names are the container's.
         """
         problems = []
         for _, step in reversed(self.host):
-            if step.later and not later:
+            if later is not None and step.later != later:
                 continue
             try:
                 step.undo()

@@ -12,7 +12,16 @@ import pytest
 from cloche.cli.arguments import parse
 from cloche.cli.flags import verb
 from cloche.cli.requests import exec_request, run_request
-from cloche.engine.request import ExecRequest, FileMount, HostDevice, RunRequest, Ulimit
+from cloche.engine.request import (
+    Connection,
+    ExecRequest,
+    FileMount,
+    HostDevice,
+    Networking,
+    PortMapping,
+    RunRequest,
+    Ulimit,
+)
 from cloche.errors import Invalid, Unsupported
 from cloche.oci.runtime import IdMapping
 
@@ -93,7 +102,25 @@ FLAGS: list[tuple[list[str], str, object]] = [
     ),
     (["--device", "/dev/fuse"], "files.devices", (HostDevice("/dev/fuse", "/dev/fuse"),)),
     (["--network", "host"], "network", "host"),
-    ([], "network", "none"),
+    ([], "network", "bridge"),
+    ([], "networking", Networking()),
+    (["--network", "a", "--network", "b"], "networking.connections", (Connection("a"), Connection("b"))),
+    (["--network", "a,alias=x,ip=10.0.0.9"], "networking.connections", (Connection("a", "10.0.0.9", "", ("x",)),)),
+    (["--network-alias", "x"], "networking.connections", (Connection("bridge", aliases=("x",)),)),
+    (["--ip", "10.0.0.9"], "networking.connections", (Connection("bridge", "10.0.0.9"),)),
+    (["--ip6", "fd00::9"], "networking.connections", (Connection("bridge", "", "fd00::9"),)),
+    (
+        ["--mac-address", "02:00:00:00:00:01"],
+        "networking.connections",
+        (Connection("bridge", mac="02:00:00:00:00:01"),),
+    ),
+    (["-p", "8080:80"], "networking.ports", (PortMapping(80, "tcp", "", 8080),)),
+    (["-P"], "networking.publish_all", True),
+    (["--expose", "80-81/udp"], "networking.expose", ((80, "udp"), (81, "udp"))),
+    (["--dns", "1.1.1.1"], "networking.dns", ("1.1.1.1",)),
+    (["--dns-search", "a.b"], "networking.dns_search", ("a.b",)),
+    (["--dns-opt", "ndots:1"], "networking.dns_options", ("ndots:1",)),
+    (["--add-host", "a:host-gateway"], "networking.hosts", (("a", "host-gateway"),)),
     (["--pid", "container:a"], "namespaces.pid", "container:a"),
     (["--ipc", "shareable"], "namespaces.ipc", "shareable"),
     (["--uts", "host"], "namespaces.uts", "host"),
@@ -159,7 +186,7 @@ def test_values_that_cannot_be_meant(words: list[str], message: str) -> None:
         (["-v", "data:/data"], "a named volume (data) is not there yet; hint: for a directory: -v ./data:/data"),
         (["-v", "/data"], "an anonymous volume on /data is not there yet"),
         (["--mount", "target=/x"], "a mount of type volume is not there yet"),
-        (["--network", "bridge"], "network bridge is not there yet"),
+        (["--network", "a,driver-opt=x"], "network option driver-opt is not there yet"),
         (["--security-opt", "apparmor=x"], "--security-opt apparmor is not there yet"),
         (["-v", "/a:/b:Z"], "mount option Z (an SELinux label) is not there yet"),
     ],

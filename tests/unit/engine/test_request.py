@@ -20,7 +20,7 @@ from cloche.value import plain
 
 def test_defaults_are_dockers_and_safe() -> None:
     request = RunRequest("starter")
-    assert request.network == "none" and request.sig_proxy and not request.security.privileged
+    assert request.network == "bridge" and request.sig_proxy and not request.security.privileged
     assert (
         request.security.seccomp == "" and request.process.entrypoint is None and request.process.stop_timeout is None
     )

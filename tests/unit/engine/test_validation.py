@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from cloche.engine.request import (
+    Connection,
     ExecRequest,
     FileMount,
     Files,
     HostDevice,
     Limits,
     Namespaces,
+    Networking,
+    PortMapping,
     Program,
     RunRequest,
     Security,
@@ -191,10 +196,38 @@ def test_what_cannot_be_meant(request_: RunRequest, message: str) -> None:
     assert str(caught.value).isprintable() and caught.value.status == 400
 
 
-@pytest.mark.parametrize("network", ["bridge", "default", "mynet", "ns:/proc/1/ns/net"])
-def test_networks_that_are_not_there_yet(network: str) -> None:
-    with pytest.raises(Unsupported, match="is not there yet"):
-        check(RunRequest("x", network=network))
+@pytest.mark.parametrize("network", ["bridge", "default", "mynet", "a.b-c_1"])
+def test_networks_by_name(network: str) -> None:
+    assert check(RunRequest("x", network=network)).network == network
+
+
+@pytest.mark.parametrize(
+    ("networking", "message"),
+    [
+        (Networking(dns=("x",)), "invalid IP address: x"),
+        (Networking(hosts=(("a", "x"),)), "invalid IP address: x"),
+        (Networking(hosts=(("a b", "1.2.3.4"),)), "it is empty, or has blanks in it"),
+        (Networking(dns_search=("a\nnameserver 6.6.6.6",)), "it is empty, or has blanks in it"),
+        (Networking(ports=(PortMapping(80, port=80), PortMapping(81, port=80))), "given twice"),
+        (Networking((Connection("a", ip="fd00::1"),)), "invalid IPv4 address"),
+        (Networking((Connection("a", ip6="10.0.0.1"),)), "invalid IPv6 address"),
+        (Networking((Connection("a", mac="01:00:00:00:00:00"),)), "group of interfaces"),
+        (Networking((Connection("a", mac="02:00"),)), "invalid MAC address"),
+        (Networking((Connection("host"),)), "it cannot be one of several"),
+        (Networking((Connection("a", aliases=("a/b",)),)), "alias 'a/b'"),
+    ],
+)
+def test_networks_that_cannot_be_meant(networking: Networking, message: str) -> None:
+    with pytest.raises(Invalid, match=re.escape(message)):
+        check(RunRequest("x", network="a", networking=networking))
+
+
+def test_what_needs_links_of_its_own() -> None:
+    for network in ("none", "host", "container:a"):
+        with pytest.raises(Invalid, match="conflicting options"):
+            check(RunRequest("x", network=network, networking=Networking((Connection("a", ip="10.0.0.1"),))))
+    with pytest.raises(Invalid, match="port publishing and the container type network mode"):
+        check(RunRequest("x", network="container:a", networking=Networking(ports=(PortMapping(80),))))
 
 
 def test_volumes_are_not_there_yet() -> None:

@@ -17,6 +17,9 @@ import pytest
 from cloche.errors import Invalid, Unsupported
 from cloche.kernel.capabilities import DEFAULT
 from cloche.kernel.cgroups import Hierarchy, Layout
+from cloche.network.addresses import subnet
+from cloche.network.attachment import attach
+from cloche.network.model import Endpoint, Network, Port, Subnet
 from cloche.oci.runtime import (
     Capabilities,
     Device,
@@ -76,6 +79,19 @@ FULL = Spec(
 MAPPING = (IdMapping(0, 1000000, 65536),)
 JOINED = tuple(n if n.type not in ("pid", "network", "ipc") else Namespace(n.type, "", 42, 4711) for n in NAMESPACES)
 FILTER = bytes(8 * 3)
+RANGE4, RANGE6 = subnet("172.17.0.0/16"), subnet("fd00:1::/64")
+SUBNETS = (Subnet(RANGE4, "172.17.0.1", RANGE4), Subnet(RANGE6, "fd00:1::1", RANGE6))
+NETWORKS = (
+    Network("ab" * 32, "bridge", "bridge", "cloche0", SUBNETS),
+    Network("cd" * 32, "back", "bridge", "clo-cdcdcdcdcd", (SUBNETS[0],), True),
+    Network("ef" * 32, "lan", "macvlan", "eth0", (SUBNETS[0],)),
+)
+ENDPOINTS = (
+    Endpoint(NETWORKS[1], ("172.17.0.3",), "02:42:ac:11:00:03", (), "clID-10", "eth0"),
+    Endpoint(NETWORKS[0], ("172.17.0.2", "fd00:1::2"), "02:42:ac:11:00:02", (), "clID-11", "eth1"),
+    Endpoint(NETWORKS[2], ("172.17.0.4",), "02:42:ac:11:00:04", (), "clID-12", "eth2"),
+)
+PORTS = (Port("0.0.0.0", "tcp", 8080, 80), Port("::", "tcp", 8080, 80), Port("127.0.0.1", "udp", 5353, 53))
 
 
 def bundle(spec: Spec, root: Overlay | Folder = ROOT) -> Bundle:
@@ -97,7 +113,9 @@ def made() -> dict[str, Plan]:
         name: plan(bundle(spec), HOSTS["v1"])
         for name, spec in (("v1", FULL), ("terminal", terminal), ("shared", shared))
     }
+    attached = bundle(FULL).replace(network=attach("cloche", "cloche web", ENDPOINTS, PORTS, True))
     return v1 | {
+        "network": plan(attached, HOSTS["v1"]),
         "v2": plan(bundle(FULL.replace(resources=LIMITS.replace(cpuset_cpus=""))), HOSTS["v2"]),
         "userns": plan(bundle(userns.replace(resources=Resources(), mounts=MOUNTS[:4])), HOSTS["v2"]),
         "folder": plan(bundle(without.replace(mounts=MOUNTS[:4]), Folder("/srv/root")), HOSTS["none"]),
