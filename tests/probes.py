@@ -146,6 +146,26 @@ def _exit_info() -> None:
         raise OSError(38, "PIDFD_GET_INFO")
 
 
+def _bridge() -> None:
+    """A bridge and a pair of links, in a network namespace of the child's own."""
+    from cloche.kernel import rtnetlink
+
+    unshare(NEWNET)
+    socket = rtnetlink.host()
+    socket.ask(rtnetlink.make_bridge("probe0", b"\x02\0\0\0\0\1"))
+    bridge = rtnetlink.index("probe0")
+    socket.ask(rtnetlink.make_veth("probe1", "probe2", os.getpid(), bridge, b"\x02\0\0\0\0\2"))
+
+
+def _nf_tables() -> None:
+    """All the rules of a store, in a network namespace of the child's own."""
+    from cloche.kernel import nftables
+    from cloche.step.ruleset import table
+
+    unshare(NEWNET)
+    nftables.host().ask(*nftables.make_table(table("probe")))
+
+
 PROBES: dict[str, Callable[[], bool]] = {
     "root": lambda: succeeds(_rooted),
     "overlay": lambda: succeeds(
@@ -154,6 +174,8 @@ PROBES: dict[str, Callable[[], bool]] = {
     "mqueue": lambda: succeeds(lambda: _file_system("mqueue")),
     "userns": _namespace(NEWUSER),
     "netns": _namespace(NEWNET),
+    "bridge": lambda: succeeds(_bridge),
+    "nf_tables": lambda: succeeds(_nf_tables),
     "timens": _namespace(NEWTIME),
     "cgroupns": _namespace(NEWCGROUP),
     "seccomp": lambda: Path("/proc/sys/kernel/seccomp/actions_avail").exists(),
