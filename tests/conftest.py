@@ -146,6 +146,8 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A CLOCHE_ROOT of the test's own (short: sockets live in it). Fails the test that leaves anything on the host."""
     root = Path(tempfile.mkdtemp(prefix="cloche-", dir="/tmp"))
     monkeypatch.setenv("CLOCHE_ROOT", str(root))
+    if not probes.available("nf_tables"):  # the default network cannot be had there
+        monkeypatch.setenv("CLOCHE_NETWORK", "none")
     yield root
     try:
         leftovers.end_store(root)

@@ -190,7 +190,7 @@ def request(image: str, command: str | Sequence[str] = (), **options: Unpack[Opt
 
 def _networks(option: Callable[[str, Any], Any]) -> tuple[str, Networking]:
     """The mode, or the first network's name; and all else about networks."""
-    connections = _each(notation.connection, _words(option("network", "bridge")))
+    connections = _each(notation.connection, _words(option("network", os.environ.get("CLOCHE_NETWORK") or "bridge")))
     first = connections[0]
     first = Connection(
         first.network,

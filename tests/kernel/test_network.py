@@ -324,7 +324,7 @@ def test_networks_as_docker_makes_and_shows_them(store: Path) -> None:
     )
     shown = json.loads(ok("network", "inspect", "n"))[0]
     assert {c["Name"]: c["IPv4Address"] for c in shown["Containers"].values()} == {
-        "a": "10.232.7.129/24",
+        "aa": "10.232.7.129/24",
         "bb": "10.232.7.9/24",
     }
     taken = cloche("run", "--rm", "--network", "n", "--ip", "10.232.7.9", "starter", "true")

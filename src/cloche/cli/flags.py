@@ -81,7 +81,7 @@ _FILES: tuple[Row, ...] = (
     ("device", "", "list", "SRC[:DST[:rwm]]", "a device of the host"),
 )
 _NETWORK: tuple[Row, ...] = (
-    ("network", "", "list", "NAME|none|host|container:ID", "bridge is the default; NAME,alias=A,ip=IP"),
+    ("network", "", "list", "NAME|none|host|container:ID", "CLOCHE_NETWORK, or bridge; NAME,alias=A"),
     ("publish", "p", "list", "[[ADDRESS:]HOST:]PORT[/udp]", ""),
     ("publish-all", "P", "bool", "", "lead ports of the host to it; all that are exposed"),
     ("expose", "", "list", "PORT[-PORT][/udp]", ""),

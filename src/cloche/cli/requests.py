@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 def run_request(parsed: Parsed, cwd: str, environ: Mapping[str, str], read_file: Callable[[str], bytes]) -> RunRequest:
     """The request of `run`, `create` or `plan`. `cwd`: where relative paths begin; `read_file` may raise OSError."""
-    networks = _networks(parsed)
+    networks = _networks(parsed, environ)
     return check(
         RunRequest(
             parsed.arguments[0],
@@ -218,15 +218,16 @@ _NETWORK_FLAGS = (
 ).split()
 
 
-def _networks(parsed: Parsed) -> tuple[str, Networking]:
+def _networks(parsed: Parsed, environ: Mapping[str, str]) -> tuple[str, Networking]:
     """The mode, or the first network's name; and all else about networks."""
-    names = parsed.every("network") or ("bridge",)
+    default = environ.get("CLOCHE_NETWORK") or "bridge"
+    names = parsed.every("network") or (default,)
     plain = len(names) == 1 and "=" not in names[0]
     if plain and parsed.values.keys().isdisjoint(_NETWORK_FLAGS):
         return names[0], Networking()
     from cloche.engine import notation, ports
 
-    connections = _each(parsed, "network", notation.connection) or (Connection("bridge"),)
+    connections = _each(parsed, "network", notation.connection) or (Connection(default),)
     first = connections[0]
     own = (parsed.text("ip"), parsed.text("ip6"), parsed.every("network-alias"), parsed.text("mac-address"))
     if any(own):

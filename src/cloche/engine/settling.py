@@ -91,7 +91,9 @@ def take_down(store: Store) -> None:
         except OSError as error:
             if error.errno != 19:  # ENODEV: it ended meanwhile
                 raise
-    if ours:
-        rules = nftables.host()
-        if nftables.has_table(rules, store.parent):
-            rules.ask(*nftables.delete_table(store.parent))
+    try:
+        there = nftables.has_table(nftables.host(), store.parent)
+    except OSError:
+        return  # a kernel without nf_tables
+    if there:
+        nftables.host().ask(*nftables.delete_table(store.parent))
