@@ -448,3 +448,44 @@ def test_addresses_are_given_again_the_lowest_first(store: Path) -> None:
     ok("run", "-d", "--name", "again", "starter", "sleep", "100")
     assert address("again") == first[1]
     engine.close()
+
+
+FIREWALL = """
+table ip filter {
+    %s
+    chain FORWARD { type filter hook forward priority 0; policy drop; %s }
+}
+"""
+
+
+@pytest.mark.requires("program:nft", "program:unshare")
+@pytest.mark.parametrize("owner", ["docker", "somebody"])
+def test_another_firewall_that_drops_what_is_forwarded(store: Path, owner: str) -> None:
+    """In a network namespace of its own, for the host's firewall is not ours to try."""
+    docker = owner == "docker"
+    rules = FIREWALL % (("chain DOCKER-USER { }", "jump DOCKER-USER;") if docker else ("", ""))
+    start = "import sys; from cloche.cli.main import program; program()"
+    script = (
+        'set -e; ip link set lo up; echo "$RULES" | nft -f -\n'
+        '"$PYTHON" -c "$START" run --rm starter true\n'
+        "nft list table ip filter\n"
+        '"$PYTHON" -c "$END"\n'
+        "nft list table ip filter; ls /sys/class/net\n"
+    )
+    end = (
+        "from cloche.engine.containers import Engine\nfrom cloche.engine.protocol import receive\n"
+        "e = Engine(); e.keeper.ask({'op': 'end'})\nimport os, json, select\n"
+        "print('ended')\nfrom cloche.engine.client import connect\nimport time\n"
+        "while os.path.exists(e.store.socket) and connect(e.store, start=False): time.sleep(0.02)\n"
+    )
+    env = {**os.environ, "RULES": rules, "PYTHON": sys.executable, "START": start, "END": end}
+    command = ["unshare", "-n", "sh", "-c", script]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done
+    during, after = done.stdout.split("ended")
+    link = json.loads(ok("network", "inspect", "bridge"))[0]["Link"]
+    if docker:
+        assert f'iifname "{link}" counter' in during and f'oifname "{link}" counter' in during and not done.stderr
+        assert link not in after
+    else:
+        assert "the firewall chain ip filter FORWARD drops" in done.stderr and f"$way {link} accept" in done.stderr

@@ -148,8 +148,9 @@ def remove(engine: Engine, network: Network) -> None:
     engine.db.execute("DELETE FROM networks WHERE id=?", (network.id,))
     if network.driver == "bridge":
         from cloche.network.attachment import raise_network
+        from cloche.step.firewall import LetThrough
 
-        for step in reversed(raise_network(network, engine.store.parent, True)):
+        for step in (LetThrough(network.link), *reversed(raise_network(network, engine.store.parent, True))):
             step.take_down()
 
 

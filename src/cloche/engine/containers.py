@@ -82,6 +82,7 @@ class Engine:
         self._host: Host | None = None
         self._images: ImageStore | None = None
         self._networks: Networks | None = None
+        self.notify: Callable[[str], None] = lambda _: None  # is told what a caller should know, and is no error
 
     def close(self) -> None:
         """Close database and connection; containers run on."""

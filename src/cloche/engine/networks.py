@@ -334,4 +334,63 @@ def attachment(store: Store, name: str, endpoints: tuple[Endpoint, ...], ports: 
     """The steps of a start."""
     from cloche.network.attachment import attach
 
-    return attach(store.parent, f"{store.parent} {name}", endpoints, ports, os.path.exists("/proc/sys/net/ipv6"))
+    ipv6 = os.path.exists("/proc/sys/net/ipv6")
+    new = tuple(n.link for n in _new_bridges(endpoints))
+    dropped = new if new and _is_dropped(store) else ()
+    return attach(store.parent, f"{store.parent} {name}", endpoints, ports, ipv6, dropped)
+
+
+def _new_bridges(endpoints: tuple[Endpoint, ...]) -> list[Network]:
+    from _socket import if_nametoindex
+
+    found = []
+    for network in (e.network for e in endpoints if e.network.driver == "bridge"):
+        try:
+            if_nametoindex(network.link)
+        except OSError:
+            found.append(network)
+    return found
+
+
+def _is_dropped(store: Store) -> bool:
+    """Whether another firewall would drop what a new bridge's containers send, and lets us add rules."""
+    from cloche.step.firewall import docker_user, droppers
+
+    try:
+        return bool(droppers(store.parent)) and bool(docker_user())
+    except OSError:
+        return False  # a kernel without nf_tables: the plan says so
+
+
+def notices(store: Store, endpoints: tuple[Endpoint, ...]) -> list[str]:
+    """What the caller should know of a start that makes a bridge: what is switched on, what stands in the way."""
+    found: list[str] = []
+    for network in _new_bridges(endpoints):
+        if not network.internal and not found:
+            with open("/proc/sys/net/ipv4/ip_forward", "rb") as file:
+                if file.read().strip() == b"0":
+                    found.append("IP forwarding of this host is switched on (net.ipv4.ip_forward=1): bridges need it")
+        if not network.internal and (said := _obstacle(store, network.link)):
+            found.append(said)
+    return found
+
+
+def _obstacle(store: Store, bridge: str) -> str:
+    """What stands in the way of a network, and the command that helps; "" when nothing that we can see does."""
+    from cloche.step.firewall import docker_user, droppers
+
+    try:
+        found = [] if docker_user() else droppers(store.parent)
+    except OSError:
+        return ""
+    if not found:
+        return ""
+    chain = found[0]
+    where = f"{'inet' if chain.family == 1 else 'ip'} {chain.table} {chain.name}"
+    if chain.table == "firewalld":
+        command = f"firewall-cmd --permanent --zone=trusted --add-interface={bridge} && firewall-cmd --reload"
+    elif os.path.exists("/etc/ufw/ufw.conf"):
+        command = f"ufw route allow in on {bridge} && ufw route allow out on {bridge}"
+    else:
+        command = f"for way in iifname oifname; do nft insert rule {where} $way {bridge} accept; done"
+    return f"the firewall chain {where} drops what containers send to other hosts; to allow it: {command}"

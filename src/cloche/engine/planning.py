@@ -6,7 +6,7 @@ import os
 
 from cloche.engine import config as configs
 from cloche.engine.bundle import bundle
-from cloche.engine.networks import attachment, is_own, published
+from cloche.engine.networks import attachment, is_own, notices, published
 from cloche.plan import plan
 
 TYPE_CHECKING = False
@@ -30,6 +30,8 @@ def plan_start(engine: Engine, container: Container, console: tuple[int, int]) -
     ports: tuple[Port, ...] = ()
     if is_own(config.request.network):
         endpoints = engine.networks.endpoints(container.id, os.urandom(2).hex())
+        for text in notices(engine.store, endpoints):
+            engine.notify(text)
         ports = published(config, endpoints)
         facts = facts.replace(network=attachment(engine.store, container.name, endpoints, ports))
         refresh_files(config, engine.store, container.id)

@@ -81,19 +81,22 @@ def take_down(store: Store) -> None:
     Raises OSError.
     """
     from cloche.kernel import nftables, rtnetlink
+    from cloche.step.firewall import LetThrough
 
     socket = rtnetlink.host()
     mark = store.parent + " "
     ours = [name for _, name, alias in rtnetlink.links(socket) if alias[: len(mark)] == mark]
+    try:
+        rules = nftables.has_table(nftables.host(), store.parent)
+    except OSError:
+        rules = False  # a kernel without nf_tables
     for name in ours:
         try:
+            if rules:
+                LetThrough(name).take_down()
             socket.ask(rtnetlink.delete_link(name))
         except OSError as error:
             if error.errno != 19:  # ENODEV: it ended meanwhile
                 raise
-    try:
-        there = nftables.has_table(nftables.host(), store.parent)
-    except OSError:
-        return  # a kernel without nf_tables
-    if there:
+    if rules:
         nftables.host().ask(*nftables.delete_table(store.parent))

@@ -22,7 +22,7 @@ INET, IPV4, IPV6 = 1, 2, 10  # NFPROTO_
 _BE32 = Struct(">I")
 
 # linux/netfilter/nf_tables.h: messages
-_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _NEWRULE = 0, 1, 2, 3, 4, 6
+_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _NEWRULE, _GETRULE, _DELRULE = 0, 1, 2, 3, 4, 6, 7, 8
 _NEWSET, _NEWSETELEM, _GETSETELEM, _DELSETELEM = 9, 12, 13, 14
 _SUBSYSTEM, _BEGIN, _END = 10 << 8, 16, 17
 _APPEND = 0x800
@@ -438,6 +438,35 @@ def chains(socket: Netlink) -> list[KnownChain]:
         hook = _BE32.unpack(attributes(attrs[4])[1])[0] if 4 in attrs else -1
         found.append(KnownChain(body[0], table, name, hook, _BE32.unpack(attrs.get(5, b"\0\0\0\1"))[0]))
     return found
+
+
+def _foreign(chain: KnownChain, *attrs: bytes) -> bytes:
+    return bytes((chain.family, 0, 0, 0)) + text(1, chain.table) + b"".join(attrs)
+
+
+def let_through(chain: KnownChain, link: str) -> tuple[Message, ...]:
+    """The batch that puts two rules at the head of somebody's chain: what comes from a link, or goes to it, is
+    accepted. They are what iptables(8) makes of `-I CHAIN -i LINK -j ACCEPT` and `-o`, so that it can show them."""
+    rules = []
+    for key in (7, 6):
+        terms = _meta(key) + _compare(link.encode().ljust(16, b"\0"))
+        terms += _expression("counter", attribute(1, bytes(8)), attribute(2, bytes(8))) + Verdict("accept").encode()
+        body = _foreign(chain, text(2, chain.name), nest(4, terms))
+        rules.append((_SUBSYSTEM | _NEWRULE, CREATE | ACK, body))
+    return _batch(*rules)
+
+
+def rules_naming(socket: Netlink, chain: KnownChain, link: str) -> list[bytes]:
+    """The handles of a chain's rules that look for a link of this name. Raises Refused."""
+    wanted = link.encode().ljust(16, b"\0")
+    bodies = socket.ask((_SUBSYSTEM | _GETRULE, DUMP, _foreign(chain, text(2, chain.name))))
+    return [attributes(body, 4)[3] for body in bodies if wanted in body]
+
+
+def delete_rules(chain: KnownChain, handles: list[bytes]) -> tuple[Message, ...]:
+    """The batch that deletes rules."""
+    where = text(2, chain.name)
+    return _batch(*((_SUBSYSTEM | _DELRULE, ACK, _foreign(chain, where, attribute(3, h))) for h in handles))
 
 
 def host() -> Netlink:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cloche.step.base import Ref
-from cloche.step.firewall import MakeFirewall, bridge_elements, port_element
+from cloche.step.firewall import LetThrough, MakeFirewall, bridge_elements, port_element
 from cloche.step.network import (
     AddAddress,
     AddBridgeAddress,
@@ -70,11 +70,22 @@ def _own(endpoint: Endpoint, alias: str, routed: bool, hairpin: bool) -> list[St
     return steps
 
 
-def attach(table: str, alias: str, endpoints: tuple[Endpoint, ...], ports: tuple[Port, ...], ipv6: bool) -> Attachment:
-    """The steps of one start. The first network that has a way out has the default route, and the published ports."""
+def attach(
+    table: str,
+    alias: str,
+    endpoints: tuple[Endpoint, ...],
+    ports: tuple[Port, ...],
+    ipv6: bool,
+    dropped: tuple[str, ...] = (),
+) -> Attachment:
+    """The steps of one start. The first network that has a way out has the default route, and the published ports.
+
+    dropped: bridges whose packets another firewall would drop, and lets us say otherwise.
+    """
     shared: list[Step] = []
     for endpoint in endpoints:
         shared += [s for s in raise_network(endpoint.network, table, ipv6) if s not in shared]
+    shared += [LetThrough(link) for link in dropped]
     wide = any(":" in a for endpoint in endpoints for a in endpoint.addresses)
     settings = (("ipv6/conf/default/accept_ra", "0") if wide else ("ipv6/conf/default/disable_ipv6", "1"),)
     own: list[Step] = [EnterNetwork(settings if ipv6 else ())] if endpoints else []

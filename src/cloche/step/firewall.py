@@ -11,7 +11,7 @@ from cloche.step.base import Step, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cloche.kernel.nftables import Element
+    from cloche.kernel.nftables import Element, KnownChain
     from cloche.step.base import World
 
 
@@ -39,6 +39,53 @@ class MakeFirewall(Step):
         socket = host()
         if not has_table(socket, self.table):
             socket.ask(*make_table(table(self.table)))
+
+
+class LetThrough(Step):
+    """Add rules to Docker's chain DOCKER-USER, which is for that: another firewall drops what is forwarded."""
+
+    because = "Another firewall on this host drops what is forwarded; it lets others speak in the chain DOCKER-USER."
+    link: str
+
+    def call(self) -> str:
+        return (
+            f"sendmsg(netfilter, {{NFT_MSG_NEWRULE ip filter DOCKER-USER, iifname|oifname {quote(self.link)} accept}})"
+        )
+
+    def shell(self) -> str:
+        rule = "iptables -I DOCKER-USER -{} " + self.link + " -j ACCEPT"
+        return "; ".join(rule.format(way) for way in "io")
+
+    def name(self) -> str:
+        return f"let packets of {self.link} through DOCKER-USER"
+
+    def execute(self, world: World) -> None:
+        from cloche.kernel.nftables import host, let_through, rules_naming
+
+        for chain in docker_user():
+            if not rules_naming(host(), chain, self.link):
+                host().ask(*let_through(chain, self.link))
+
+    def take_down(self) -> None:
+        from cloche.kernel.nftables import delete_rules, host, rules_naming
+
+        for chain in docker_user():
+            if handles := rules_naming(host(), chain, self.link):
+                host().ask(*delete_rules(chain, handles))
+
+
+def docker_user() -> list[KnownChain]:
+    """Docker's chain for rules of others, where it is (iptables over nf_tables). Raises OSError."""
+    from cloche.kernel.nftables import IPV4, chains, host
+
+    return [c for c in chains(host()) if (c.family, c.table, c.name) == (IPV4, "filter", "DOCKER-USER")]
+
+
+def droppers(own: str) -> list[KnownChain]:
+    """Chains of others that drop what is forwarded unless a rule of theirs accepts it. Raises OSError."""
+    from cloche.kernel.nftables import INET, IPV4, chains, host
+
+    return [c for c in chains(host()) if c.hook == 2 and c.policy == 0 and c.family in (INET, IPV4) and c.table != own]
 
 
 class AddElement(Step):

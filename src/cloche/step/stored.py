@@ -13,7 +13,7 @@ from cloche.document import dumps, loads
 from cloche.errors import Invalid
 from cloche.step.base import Ref
 from cloche.step.cgroup import FilterDevices, LimitCgroup, MakeCgroup
-from cloche.step.firewall import AddElement, MakeFirewall
+from cloche.step.firewall import AddElement, LetThrough, MakeFirewall
 from cloche.step.namespace import OpenNamespace
 from cloche.step.network import (
     AddAddress,
@@ -40,7 +40,7 @@ _KINDS: dict[str, type[Value]] = {
     kind.__name__: kind
     for kind in (
         *(Ref, MakeCgroup, LimitCgroup, FilterDevices, OpenNamespace, StartBell, Await, Open),
-        *(MakeFirewall, AddElement, WriteSetting, MakeBridge, AddBridgeAddress, ReservePort),
+        *(MakeFirewall, LetThrough, AddElement, WriteSetting, MakeBridge, AddBridgeAddress, ReservePort),
         *(EnterNetwork, MakeVeth, MakeMacvlan, AddAddress, SetLinkUp, AddRoute),
     )
 }

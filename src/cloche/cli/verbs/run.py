@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from cloche.cli.attaching import console_size, follow
 from cloche.cli.requests import run_request
@@ -40,6 +41,11 @@ def write_cidfile(path: str, ident: str) -> None:
         file.write(ident)
 
 
+def note(text: str) -> None:
+    """Something that the user should know."""
+    print(f"cloche: note: {text}", file=sys.stderr, flush=True)
+
+
 def main(parsed: Parsed) -> int:
     """See `cloche run --help`."""
     request = request_of(parsed)
@@ -48,6 +54,7 @@ def main(parsed: Parsed) -> int:
     if request.cidfile and os.path.lexists(request.cidfile):
         raise Conflict(f"write the id to {request.cidfile}", "the file exists", "remove it, or use another name")
     engine = Engine(parsed.root or None)
+    engine.notify = note
     container = engine.create(request)
     try:
         if request.cidfile:

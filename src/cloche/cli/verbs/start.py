@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cloche.cli.attaching import console_size, follow
 from cloche.cli.each import each
+from cloche.cli.verbs.run import note
 from cloche.engine.containers import Engine
 from cloche.errors import Invalid
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 def main(parsed: Parsed) -> int:
     """See `cloche start --help`."""
     engine = Engine(parsed.root or None)
+    engine.notify = note
     names = parsed.arguments
     if parsed.on("attach") or parsed.on("interactive"):
         if len(names) > 1:
