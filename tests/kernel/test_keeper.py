@@ -23,6 +23,7 @@ import leftovers
 import probes
 from cloche.engine.client import __file__ as client_file
 from cloche.engine.containers import Engine
+from cloche.engine.settling import is_settling
 from cloche.errors import Error, Unsupported
 from cloche.kernel.namespaces import unshare
 from cloche.runtime.logview import Reader
@@ -360,7 +361,7 @@ def test_a_create_and_a_start_on_a_full_disk_say_so_and_leave_nothing(small: Cli
     with pytest.raises(Error, match=r"(?i)full|space"):
         made.start()
     assert made.status == "created"
-    assert os.listdir(root / "run/plans") == []
+    assert [name for name in os.listdir(root / "run/plans") if not is_settling(name)] == []
     empty(small)
     assert made.start().wait() == 0
     assert made.stdout == b"hi\n"

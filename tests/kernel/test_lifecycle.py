@@ -351,7 +351,7 @@ def test_what_people_see() -> None:
     assert all(line == "" or line[:13].rstrip() != line.rstrip() for line in facts)
     assert any(line.startswith("Keeper       process ") for line in facts)
     header, *rows = ok("ps", "-a").splitlines()
-    assert header.split() == ["CONTAINER", "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"]
+    assert header.split() == ["CONTAINER", "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]
     assert rows[0].rstrip().endswith("there")
     assert "Exited (2)" in rows[1]
     starts = [header.index(word) for word in ("IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES")]

@@ -51,8 +51,8 @@ def test_errors_are_typed_and_leave_nothing() -> None:
         cloche.run("nosuch", ["true"])
     with pytest.raises(cloche.Invalid):
         cloche.run("starter", ["true"], memory="much")
-    with pytest.raises(cloche.Unsupported):
-        cloche.run("starter", ["true"], network="bridge")
+    with pytest.raises(cloche.NotFound):
+        cloche.run("starter", ["true"], network="mine")
     with pytest.raises(TypeError, match="bogus"):
         cloche.run("starter", ["true"], bogus=1)  # type: ignore[call-arg]
     with pytest.raises(cloche.NotFound):

@@ -26,6 +26,7 @@ from cloche.engine.removal import remove_container
 from cloche.engine.settling import Settling, take_down
 from cloche.engine.tidying import Tidying
 from cloche.errors import Error
+from cloche.kernel.netlink import close_shared
 from cloche.kernel.pidfd import kill_and_wait
 from cloche.kernel.pipes import at_end
 from cloche.kernel.processes import boot_id, start_time
@@ -117,6 +118,7 @@ class Keeper(Loop):
         self.poll.close()
         self.db.close()
         os.close(self.bell)
+        close_shared()
 
     # -- the holder
 

@@ -174,6 +174,13 @@ def shared(protocol: int) -> Netlink:
     return socket
 
 
+def close_shared() -> None:
+    """Close those of shared(); they are made again when they are needed."""
+    for _, socket in _shared.values():
+        socket.close()
+    _shared.clear()
+
+
 def _still(awaited: set[int], failed: int, messages: tuple[Message, ...], first: int) -> set[int]:
     """What is still answered after a refusal: messages sent together are each tried, but for nftables' batches, of
     which nothing more is heard."""
