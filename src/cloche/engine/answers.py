@@ -30,6 +30,17 @@ def checked(ident: str) -> str:
     return ident
 
 
+def elsewhere(home: dict[str, str], pid: int) -> str:
+    """The kind of namespace in which a client is not where we are: paths and networks that it names are others."""
+    for kind, ours in home.items():
+        try:
+            if os.readlink(f"/proc/{pid}/ns/{kind}") != ours:
+                return kind
+        except OSError:  # it is gone, or of a pid namespace that we do not see: it cannot be looked at
+            return "pid"
+    return ""
+
+
 class Client:
     """A connection. One that does not read what it asked for is not waited for."""
 
@@ -177,6 +188,12 @@ def info(keeper: Keeper, client: Client, _message: dict[str, Any], _fds: list[in
     )
 
 
+def names(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
+    """A container that runs has come onto networks with names."""
+    keeper.names.serve([str(address) for address in message["gateways"]])
+    client.answer({"ok": True})
+
+
 def end(keeper: Keeper, client: Client, _message: dict[str, Any], _fds: list[int]) -> None:
     """End, when nothing runs."""
     if keeper.jobs:
@@ -225,5 +242,6 @@ OPS: dict[str, Callable[[Keeper, Client, dict[str, Any], list[int]], None]] = {
     "end_input": end_input,
     "info": info,
     "handover": hand_over,
+    "names": names,
     "end": end,
 }

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 from cloche.engine.database import RUNNING
-from cloche.engine.networks import RESERVED, is_own
+from cloche.engine.networks import RESERVED, is_own, resolvers
+from cloche.engine.request import Connection
 from cloche.engine.validation import is_network_name
-from cloche.errors import Conflict, Invalid, NotFound, Unsupported
+from cloche.errors import Conflict, Error, Invalid, NotFound, Unsupported
 from cloche.network.addresses import Range, address, number, subnet
 from cloche.network.model import Network, Subnet
 from cloche.value import Value
@@ -15,6 +16,7 @@ from cloche.value import Value
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.engine.containers import Container, Engine
+    from cloche.step.base import Step
 
 _MTU = "com.docker.network.driver.mtu"
 _MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
@@ -154,24 +156,56 @@ def remove(engine: Engine, network: Network) -> None:
             step.take_down()
 
 
-def connect(engine: Engine, network: Network, container: Container, wanted: object = None) -> None:
-    """Put a container on one more network. Raises Conflict, Invalid."""
-    from cloche.engine.request import Connection
+def connect(engine: Engine, network: Network, container: Container, wanted: Connection | None = None) -> None:
+    """Put a container on one more network, also one that runs. Raises Conflict, Invalid, Error."""
+    mode = container.config.request.network
+    what = f"connect container {container.name} to network {network.name}"
+    if not is_own(mode):
+        raise Conflict(what, f"its network is {mode}, which has no links of its own")
+    engine.networks.add(container.id, network, wanted or Connection(network.name))
+    try:
+        if container.status == RUNNING:
+            _join(engine, network, container, what)
+        _rewrite(engine, container)
+    except BaseException:
+        _leave(engine, container, network.id)
+        raise
 
-    if not is_own(container.config.request.network):
-        mode = container.config.request.network
-        raise Conflict(f"connect container {container.name}", f"its network is {mode}, which has no links of its own")
-    if container.status == RUNNING:
-        raise Unsupported(f"connect container {container.name}: it runs", "that is not there yet", "stop it before")
-    connection = wanted if isinstance(wanted, Connection) else Connection(network.name)
-    engine.networks.add(container.id, network, connection)
-    rewrite(engine, container)
+
+def _join(engine: Engine, network: Network, container: Container, what: str) -> None:
+    """Make the link, from here: what a caller who is killed leaves of it ends with the container."""
+    from cloche.network.attachment import join, way_out
+    from cloche.runtime.execution import Reach
+
+    endpoints = engine.networks.endpoints(container.id, os.urandom(2).hex())
+    mine = next(e for e in endpoints if e.network.id == network.id)
+    alias = f"{engine.store.parent} {container.name}"
+    routed = way_out(endpoints) is mine
+    steps = join(engine.store.parent, alias, mine, routed, container.ports, os.path.exists("/proc/sys/net/ipv6"))
+    done: list[Step] = []
+    try:
+        with Reach(container.pid, container.start_time) as reach:
+            for step in steps:
+                done.append(step)
+                step.execute(reach)
+        if names := resolvers((mine,)):
+            engine.keeper.ask({"op": "names", "id": container.id, "gateways": list(names)})
+    except BaseException as error:
+        for step in reversed(done):
+            step.undo()
+        if isinstance(error, OSError):
+            raise Error(f"{what}: {done[-1].name()}", error.errno or 5) from error
+        raise
+
+
+def _leave(engine: Engine, container: Container, network: str) -> int:
+    """Take the row away; how many there were."""
+    query = "DELETE FROM connections WHERE container=? AND network=?"
+    return int(engine.db.execute(query, (container.id, network)).rowcount)
 
 
 def disconnect(engine: Engine, name: str, container: Container, force: bool = False) -> None:
-    """Take a container off a network. Raises NotFound, Conflict."""
-    if container.status == RUNNING:
-        raise Unsupported(f"disconnect container {container.name}: it runs", "that is not there yet", "stop it before")
+    """Take a container off a network, also one that runs. Raises NotFound, Error."""
     try:
         ident = engine.networks.find(name).id
     except NotFound:
@@ -182,13 +216,50 @@ def disconnect(engine: Engine, name: str, container: Container, force: bool = Fa
         if not force or row is None:
             raise
         ident = row["network"]
-    done = engine.db.execute("DELETE FROM connections WHERE container=? AND network=?", (container.id, ident))
-    if not done.rowcount:
+    query = "SELECT position FROM connections WHERE container=? AND network=?"
+    row = engine.db.execute(query, (container.id, ident)).fetchone()
+    if row is None:
         raise NotFound(f"container {container.name} is not connected to network {name}")
-    rewrite(engine, container)
+    if container.status == RUNNING:
+        try:
+            _unlink(engine, container, ident, row["position"])
+        except OSError as error:
+            raise Error(f"disconnect container {container.name} from network {name}", error.errno or 5) from error
+    _leave(engine, container, ident)
+    _rewrite(engine, container)
 
 
-def rewrite(engine: Engine, container: Container) -> None:
+def _unlink(engine: Engine, container: Container, network: str, position: int) -> None:
+    """Delete the link inside; where it was the way out, the next network is. Raises OSError."""
+    from cloche.kernel import rtnetlink
+    from cloche.kernel.netlink import Netlink
+    from cloche.network.attachment import publish, way_out
+    from cloche.runtime.execution import Reach
+    from cloche.step.network import NETWORK, AddRoute, EnterNetwork
+
+    endpoints = engine.networks.endpoints(container.id)
+    rest = tuple(e for e in endpoints if e.network.id != network)
+    before, after = way_out(endpoints), way_out(rest)
+    with Reach(container.pid, container.start_time) as reach:
+        EnterNetwork().execute(reach)
+        socket = Netlink.of(os.dup(reach.take(NETWORK)))
+        try:
+            socket.ask(rtnetlink.delete_link(f"eth{position}"))
+        finally:
+            socket.close()
+        if before is after or before is None:
+            return
+        for step in publish(engine.store.parent, before, container.ports):
+            step.undo()
+        if after is None:
+            return
+        for subnet in after.network.subnets:
+            AddRoute(after.inside, subnet.gateway).execute(reach)
+        for step in publish(engine.store.parent, after, container.ports):
+            step.execute(reach)
+
+
+def _rewrite(engine: Engine, container: Container) -> None:
     """The container's /etc/hosts after a change."""
     from cloche.engine.facts import write_files
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cloche.engine.client import Keeper
     from cloche.engine.config import ContainerConfig
     from cloche.engine.networks import Networks
+    from cloche.engine.planning import Start
     from cloche.engine.request import RunRequest
     from cloche.image.removal import Removal
     from cloche.image.store import Image, ImageStore, Use
@@ -293,7 +294,7 @@ class Engine:
         """What a start would ask of the kernel. Raises NotFound, Conflict, Invalid, Unsupported."""
         from cloche.engine.planning import plan_start
 
-        return plan_start(self, container, console)[0]
+        return plan_start(self, container, console).plan
 
     def dry_plan(self, request: RunRequest) -> Plan:
         """The plan of a `run` that is not done."""
@@ -318,12 +319,13 @@ class Engine:
 
         for tries in range(_PORT_TRIES, 0, -1):
             attempt = os.urandom(8).hex()
-            made, ports = plan_start(self, container, console)
-            if ports:
-                self._note_ports(container, ports)
+            start = plan_start(self, container, console)
+            made = start.plan
+            if start.ports:
+                self._note_ports(container, start.ports)
             if explain:
                 explain(made)
-            content = self._stored(container, made, attach, explain is not None)
+            content = self._stored(container, start, attach, explain is not None)
             answer, fds = self.keeper.ask({"op": "start", "id": container.id, "attempt": attempt}, content, meanwhile)
             if "failure" not in answer:
                 break
@@ -345,7 +347,7 @@ class Engine:
         chosen = wanted.publish_all or any(not p.port or p.last for p in wanted.ports)
         return chosen and failure[1] == 98 and type(made.acts[failure[0] - 1].step).__name__ == "ReservePort"
 
-    def _stored(self, container: Container, made: Plan, attach: bool, explained: bool) -> bytes:
+    def _stored(self, container: Container, start: Start, attach: bool, explained: bool) -> bytes:
         """The plan as the keeper wants it."""
         from cloche.step.flat import flatten
         from cloche.step.stored import dump, stored
@@ -360,8 +362,9 @@ class Engine:
             "remove": container.remove,
             "oom": self._oom_files(container.id),
             "explain": explained,
+            "names": list(start.names),
         }
-        return dump(stored(made, flatten(made), notes))
+        return dump(stored(start.plan, flatten(start.plan), notes))
 
     def _oom_files(self, ident: str) -> list[str]:
         memory = next((h for h in self.host.cgroups.hierarchies if "memory" in h.controllers), None)

@@ -204,15 +204,20 @@ def write_files(config: ContainerConfig, store: Store, ident: str, endpoints: tu
         from cloche.network import resolver
 
         hosts = resolver.hosts(config.hostname, endpoints, wanted.hosts).encode()
-    resolv = _resolv_conf(config)
+    resolv = _resolv_conf(config, endpoints)
     for name, content in (("hosts", hosts), ("resolv.conf", resolv), ("hostname", config.hostname.encode() + b"\n")):
         _write(f"{directory}/{name}", content)
     _write(f"{directory}/resolv.conf.made", resolv)
 
 
-def _resolv_conf(config: ContainerConfig) -> bytes:
-    """Of the host, as far as it holds in the container, with what was asked for."""
+def _resolv_conf(config: ContainerConfig, endpoints: tuple[Endpoint, ...]) -> bytes:
+    """Of the host, as far as it holds in the container, with what was asked for. On networks with names they are asked
+    for there, and what is not known there is asked of the servers that were asked for, or the host's."""
+    from cloche.engine.networks import resolvers
+
     request, wanted = config.request, config.request.networking
+    if named := resolvers(endpoints):
+        wanted = wanted.replace(dns=named[:3], dns_options=wanted.dns_options or ("ndots:0",))
     asked = (wanted.dns, wanted.dns_search, wanted.dns_options)
     if request.network == "none" and not any(asked):
         return b"# no network: there is nobody to ask\n"
@@ -225,10 +230,10 @@ def _resolv_conf(config: ContainerConfig) -> bytes:
     return resolv_conf(host, upstreams, *asked).encode()
 
 
-def refresh_files(config: ContainerConfig, store: Store, ident: str) -> None:
+def refresh_files(config: ContainerConfig, store: Store, ident: str, endpoints: tuple[Endpoint, ...]) -> None:
     """Before a start: the host's resolver may have changed; a file that somebody in the container has changed stays."""
     directory = store.container(ident)
-    now = _resolv_conf(config)
+    now = _resolv_conf(config, endpoints)
     before = _read(directory + "/resolv.conf.made")
     if now != before and _read(directory + "/resolv.conf") == before:
         _write(directory + "/resolv.conf", now)

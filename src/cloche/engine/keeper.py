@@ -16,10 +16,11 @@ import select
 from time import monotonic
 
 from cloche.engine import database, protocol, streams
-from cloche.engine.answers import OPS, Client
+from cloche.engine.answers import OPS, Client, elsewhere
 from cloche.engine.holder import Held, HolderGone, drop, leave, note, reap
 from cloche.engine.job import Job
 from cloche.engine.loop import Loop
+from cloche.engine.nameserver import NameServer
 from cloche.engine.records import RecordError, record_created, record_end, record_running
 from cloche.engine.recovery import adopt, make_again
 from cloche.engine.removal import remove_container
@@ -60,6 +61,7 @@ class Keeper(Loop):
         self.idle_since = monotonic()
         self.tidying = Tidying(store, self.db, self.after)
         self.settling = Settling(store, self.after)
+        self.names = NameServer(self)
         import socket
 
         self.listening = socket.socket(fileno=os.dup(listening))
@@ -96,6 +98,7 @@ class Keeper(Loop):
             self.idle_since = monotonic()
             return
         try:
+            self.names.end()
             self.settling.look()
             take_down(self.store)
         except OSError as error:
@@ -139,10 +142,10 @@ class Keeper(Loop):
         self.tell({"op": "put", "key": key, "names": list(fds)}, tuple(fds.values()))
 
     def hold_ports(self, job: Job, ports: dict[str, int]) -> None:
-        """The sockets of published ports, a message's worth at a time (SCM_MAX_FD is 253)."""
+        """The sockets of published ports, a message's worth at a time."""
         names = list(ports)
-        for at in range(0, len(names), 200):
-            self.put(job.key, **{name: ports[name] for name in names[at : at + 200]})
+        for at in range(0, len(names), 60):
+            self.put(job.key, **{name: ports[name] for name in names[at : at + 60]})
 
     def status_of_holders_child(self, key: str) -> int | None:
         """The exit status of a child that fell to the holder."""
@@ -168,19 +171,9 @@ class Keeper(Loop):
             sock.close()
             return
         sock.setblocking(True)
-        client = Client(sock, self.elsewhere(pid))
+        client = Client(sock, elsewhere(self.home, pid))
         self.clients[sock.fileno()] = client
         self.watch(sock.fileno(), lambda: self.request(client))
-
-    def elsewhere(self, pid: int) -> str:
-        """The kind of namespace in which a client is not where we are: paths and networks that it names are others."""
-        for kind, ours in self.home.items():
-            try:
-                if os.readlink(f"/proc/{pid}/ns/{kind}") != ours:
-                    return kind
-            except OSError:  # it is gone, or of a pid namespace that we do not see: it cannot be looked at
-                return "pid"
-        return ""
 
     def request(self, client: Client) -> None:
         """One message of a client; nonsense ends the connection."""
@@ -324,6 +317,7 @@ class Keeper(Loop):
         assert making is not None
         if job.notes["tty"]:
             self.put(job.key, master=making.release("terminal.host"))
+        self.names.serve_for(job)
         record_running(self.db, job, self.boot)
         job.state = "running"
         self.watch_running(job)

@@ -259,6 +259,29 @@ class Networks:
             found.append(Endpoint(network, addresses, mac, wanted.aliases, f"cl{ident}-{position}", f"eth{position}"))
         return tuple(found)
 
+    def resolve(self, mine: list[Network], name: str) -> tuple[str, ...] | None:
+        """The addresses of those who run and are called so on one of these networks: by name, short id, or alias."""
+        marks = ",".join("?" * len(mine))
+        wanted = name.lower()
+        rows = self._db.execute(
+            "SELECT c.ip4, c.ip6 FROM connections c JOIN containers k ON k.id = c.container"
+            f" WHERE c.network IN ({marks}) AND k.status = 'running' AND (lower(k.name) = ? OR substr(k.id, 1, 12) = ?"
+            " OR instr(' ' || lower(c.aliases) || ' ', ' ' || ? || ' '))",
+            (*(n.id for n in mine), wanted, wanted, wanted),
+        ).fetchall()
+        found = [text for row in rows for text in row if text]
+        return tuple(found) if rows and wanted and " " not in wanted else None
+
+    def named(self, mine: list[Network], text: str) -> str:
+        """The name of who has an address on one of these networks; "" for nobody's."""
+        marks = ",".join("?" * len(mine))
+        row = self._db.execute(
+            "SELECT k.name FROM connections c JOIN containers k ON k.id = c.container"
+            f" WHERE c.network IN ({marks}) AND k.status = 'running' AND (c.ip4 = ? OR c.ip6 = ?)",
+            (*(n.id for n in mine), text, text),
+        ).fetchone()
+        return row["name"] if row else ""
+
     def endpoints(self, ident: str, attempt: str = "") -> tuple[Endpoint, ...]:
         """A container's places, in order; links are named for this attempt to start it. Raises NotFound."""
         found = []
@@ -281,6 +304,17 @@ def _endpoint(row: sqlite3.Row, network: Network, ident: str, attempt: str) -> E
     at = row["position"]
     link = f"cl{ident[:7]}-{attempt[:4]}{at % 10}"  # 15 bytes at most, IFNAMSIZ
     return Endpoint(network, addresses, row["mac"], tuple(row["aliases"].split()), link, f"eth{at}")
+
+
+def resolvers(endpoints: tuple[Endpoint, ...]) -> tuple[str, ...]:
+    """Where a container asks for names: at the gateways of the networks that people have made. The default one has no
+    names, as Docker's."""
+    return tuple(
+        subnet.gateway
+        for endpoint in endpoints
+        if endpoint.network.driver == "bridge" and endpoint.network.name != DEFAULT
+        for subnet in endpoint.network.subnets
+    )
 
 
 def published(

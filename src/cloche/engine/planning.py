@@ -6,8 +6,9 @@ import os
 
 from cloche.engine import config as configs
 from cloche.engine.bundle import bundle
-from cloche.engine.networks import attachment, is_own, notices, published
+from cloche.engine.networks import attachment, is_own, notices, published, resolvers
 from cloche.plan import plan
+from cloche.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,21 +22,31 @@ if TYPE_CHECKING:
 _ID = "ID"  # stands for what a start would choose
 
 
-def plan_start(engine: Engine, container: Container, console: tuple[int, int]) -> tuple[Plan, tuple[Port, ...]]:
-    """What a start asks of the kernel, and the ports it publishes. Raises NotFound, Conflict, Invalid, Unsupported."""
+class Start(Value):
+    """A start to be: its plan, the ports that it publishes, the addresses at which its networks' names are answered."""
+
+    plan: Plan
+    ports: tuple[Port, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+def plan_start(engine: Engine, container: Container, console: tuple[int, int]) -> Start:
+    """What a start asks of the kernel. Raises NotFound, Conflict, Invalid, Unsupported."""
     from cloche.engine.facts import gather, refresh_files
 
     config = container.config
     facts = gather(config, engine.store, engine.host, engine.other, console)
     ports: tuple[Port, ...] = ()
+    names: tuple[str, ...] = ()
     if is_own(config.request.network):
         endpoints = engine.networks.endpoints(container.id, os.urandom(2).hex())
         for text in notices(engine.store, endpoints):
             engine.notify(text)
         ports = published(config, endpoints)
         facts = facts.replace(network=attachment(engine.store, container.name, endpoints, ports))
-        refresh_files(config, engine.store, container.id)
-    return plan_with(engine, container.id, config, facts), ports
+        names = resolvers(endpoints)
+        refresh_files(config, engine.store, container.id, endpoints)
+    return Start(plan_with(engine, container.id, config, facts), ports, names)
 
 
 def plan_with(engine: Engine, ident: str, config: ContainerConfig, facts: Facts) -> Plan:

@@ -7,6 +7,7 @@ import os
 from cloche.engine import database
 from cloche.engine.holder import drop, note
 from cloche.engine.job import ERR, OUT, Job
+from cloche.engine.nameserver import is_ours
 from cloche.engine.records import record_created, record_end
 from cloche.engine.settling import is_settling
 from cloche.errors import Error, Invalid
@@ -26,7 +27,8 @@ FORSAKEN = 10.0  # seconds until the stdin of a container whose client did not c
 def adopt(keeper: Keeper) -> None:
     """After a death: what is held, what the database believes to run, what plans are left."""
     for key in list(keeper.held):
-        _adopt_held(keeper, key)
+        if not is_ours(key):
+            _adopt_held(keeper, key)
     for row in keeper.db.execute("SELECT * FROM containers WHERE status='running'").fetchall():
         if row["id"] not in keeper.jobs:
             _adopt_lost(keeper, row)
@@ -38,6 +40,10 @@ def adopt(keeper: Keeper) -> None:
     for row in keeper.db.execute("SELECT id FROM containers WHERE status='exited' AND remove=1").fetchall():
         if row["id"] not in keeper.jobs:
             keeper.remove(row["id"])
+    try:
+        keeper.names.adopt()
+    except OSError as error:
+        note(f"names: {error}")
     keeper.tidying.tidy()
 
 

@@ -70,6 +70,33 @@ def _own(endpoint: Endpoint, alias: str, routed: bool, hairpin: bool) -> list[St
     return steps
 
 
+def join(
+    table: str, alias: str, endpoint: Endpoint, routed: bool, ports: tuple[Port, ...], ipv6: bool
+) -> tuple[Step, ...]:
+    """The steps by which a container that runs comes onto one more network; its ports, where that is its way out."""
+    wide = any(":" in a for a in endpoint.addresses)
+    settings = (("ipv6/conf/default/accept_ra", "0"),) if wide else ()
+    settings = (("ipv6/conf/default/disable_ipv6", "0" if wide else "1"), *settings)
+    own = _own(endpoint, alias, routed, bool(ports))
+    shared = raise_network(endpoint.network, table, ipv6)
+    return (*shared, EnterNetwork(settings if ipv6 else ()), *own, *(publish(table, endpoint, ports) if routed else ()))
+
+
+def publish(table: str, endpoint: Endpoint, ports: tuple[Port, ...]) -> list[Step]:
+    """The elements that lead ports of the host to a container on this network."""
+    found: list[Step] = []
+    for port in ports:
+        to = next((a for a in endpoint.addresses if (":" in a) == (":" in port.address)), "")
+        if to:
+            found.append(port_element(table, port.address, port.protocol, port.port, to, port.inside))
+    return found
+
+
+def way_out(endpoints: tuple[Endpoint, ...]) -> Endpoint | None:
+    """The network by which a container reaches the rest of the world: its first that is not internal."""
+    return next((e for e in endpoints if not e.network.internal), None)
+
+
 def attach(
     table: str,
     alias: str,
@@ -89,13 +116,10 @@ def attach(
     wide = any(":" in a for endpoint in endpoints for a in endpoint.addresses)
     settings = (("ipv6/conf/default/accept_ra", "0") if wide else ("ipv6/conf/default/disable_ipv6", "1"),)
     own: list[Step] = [EnterNetwork(settings if ipv6 else ())] if endpoints else []
-    way_out = next((e for e in endpoints if not e.network.internal), None)
+    outward = way_out(endpoints)
     for endpoint in endpoints:
-        own += _own(endpoint, alias, endpoint is way_out, bool(ports))
+        own += _own(endpoint, alias, endpoint is outward, bool(ports))
     reserve = [ReservePort(p.address, p.protocol, p.port, Ref(f"port{i}")) for i, p in enumerate(ports)]
-    if way_out:
-        for port in ports:
-            to = next((a for a in way_out.addresses if (":" in a) == (":" in port.address)), "")
-            if to:
-                own.append(port_element(table, port.address, port.protocol, port.port, to, port.inside))
+    if outward:
+        own += publish(table, outward, ports)
     return Attachment(tuple(reserve), tuple(shared), tuple(own))

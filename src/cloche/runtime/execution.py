@@ -17,6 +17,7 @@ from time import monotonic_ns
 
 from cloche.errors import CommandNotFound, Error, NotExecutable, Unsupported
 from cloche.runtime.bell import DONE, STARTED, TOKEN, Failure, parse, peek, spawn
+from cloche.step.base import Ref
 from cloche.step.sync import Await, Open, StartBell
 
 TYPE_CHECKING = False
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from cloche.runtime.bell import RawRecord
-    from cloche.step.base import Plan, Ref, Step
+    from cloche.step.base import Plan, Step
     from cloche.step.stored import StoredPlan
 
 ENOENT, ENOEXEC, EACCES, ENOTDIR, EINVAL = 2, 8, 13, 20, 22
@@ -103,6 +104,32 @@ def _hint(errno: int) -> str:
         38: "this kernel is too old for the call",
     }
     return hints.get(errno, "`cloche plan` shows every step")
+
+
+class Reach:
+    """A world for steps that are done to a process that runs: its pid, a handle of it, what the steps give."""
+
+    def __init__(self, pid: int, start_time: int) -> None:
+        """Raises ProcessLookupError when it is gone."""
+        from cloche.kernel.pidfd import open_process
+
+        self._values = {Ref("pid", "pid"): pid, Ref("pidfd"): open_process(pid, start_time)}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for ref, value in self._values.items():
+            if ref.kind == "fd":
+                os.close(value)
+
+    def give(self, ref: Ref, value: int) -> None:
+        self._values[ref] = value
+
+    def take(self, ref: Ref) -> int:
+        return self._values[ref]
 
 
 class Execution:

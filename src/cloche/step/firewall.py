@@ -117,6 +117,10 @@ class AddElement(Step):
         return f"add {self._text()} to {self.set}"
 
     def execute(self, world: World) -> None:
+        self.apply()
+
+    def apply(self) -> None:
+        """Add it. Raises OSError."""
         from cloche.kernel.netlink import Refused
         from cloche.kernel.nftables import add_elements, host, replace_element
 
