@@ -21,9 +21,9 @@ if TYPE_CHECKING:
         NotFound,
         Unsupported,
     )
-    from cloche.sdk import Client, Container, ExecResult, containers, create, get, run
+    from cloche.sdk import Client, Container, ExecResult, containers, create, get, pull, run
 
-_SDK = ("Client", "Container", "ExecResult", "containers", "create", "get", "run")
+_SDK = ("Client", "Container", "ExecResult", "containers", "create", "get", "pull", "run")
 _ERRORS = ("CommandNotFound", "Conflict", "Error", "Invalid", "NotExecutable", "NotFound", "Unsupported")
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "containers",
     "create",
     "get",
+    "pull",
     "run",
 ]
 

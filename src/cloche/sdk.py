@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from typing import Any, Self, TypedDict, Unpack
 
     from cloche.engine.containers import Container as Record
+    from cloche.image.store import Image
     from cloche.step.base import Plan
 
     class Options(TypedDict, total=False):
@@ -435,6 +436,13 @@ class Client:
                 found += more
             return found
 
+    def pull(self, name: str, platform: str = "") -> Image:
+        """Fetch an image from its registry. Raises NotFound, Invalid, Unsupported, Error."""
+        from cloche.image.pull import pull
+
+        wanted = notation.platform(platform) if platform else None
+        return pull(self.engine.changing_images(), name, wanted).image
+
     def get(self, name: str) -> Container:
         """A container by name, id, or the beginning of an id. Raises NotFound, Conflict."""
         return Container(self, self.engine.find(name))
@@ -480,3 +488,8 @@ def get(name: str) -> Container:
 def containers(all: bool = False) -> list[Container]:
     """`Client.containers` on the default store."""
     return _client().containers(all)
+
+
+def pull(name: str, platform: str = "") -> Image:
+    """`Client.pull` into the default store."""
+    return _client().pull(name, platform)

@@ -47,7 +47,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sdk": ENGINE,
 }
 # Only what is published under a room's own name may be imported by it from outside the standard library.
-THIRD_PARTY = {"storage": {"zstandard"}, "image": {"zstandard"}, "engine": {"zstandard"}, "network": {"dnslib"}}
+THIRD_PARTY = {
+    "storage": {"zstandard"},
+    "image": {"zstandard", "urllib3"},
+    "engine": {"zstandard"},
+    "network": {"dnslib"},
+}
 NEVER = {"asyncio", "argparse", "dataclasses", "enum", "pydantic", "pkg_resources", "distutils", "imp"}
 NO_NAMES = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
 LINES_AT_MOST = 500

@@ -55,6 +55,11 @@ _CONTAINER: tuple[Row, ...] = (
     ("cidfile", "", "text", "FILE", ""),
     ("rm", "", "bool", "", "write its id to a file; remove it when it ends"),
 )
+_PULL: tuple[Row, ...] = (
+    ("pull", "", "choice", "missing|always|never", ""),
+    ("platform", "", "text", "OS/ARCH[/VARIANT]", ""),
+    ("quiet", "q", "bool", "", "whether it is fetched; for which machine; silently"),
+)
 _FOREGROUND: tuple[Row, ...] = (
     ("detach", "d", "bool", "", ""),
     ("detach-keys", "", "text", "KEYS", "in the background; the keys that leave it"),
@@ -112,8 +117,7 @@ _RUN_MISSING = (
     "device-write-bps device-write-iops disable-content-trust domainname gpus health-cmd health-interval "
     "health-retries health-start-interval health-start-period health-timeout io-maxbandwidth io-maxiops isolation "
     "kernel-memory label-file link link-local-ip log-driver log-opt memory-swappiness no-healthcheck "
-    "oom-kill-disable platform pull quiet|q restart runtime storage-opt use-api-socket volume-driver volumes-from "
-    "step timings"
+    "oom-kill-disable restart runtime storage-opt use-api-socket volume-driver volumes-from step timings"
 )
 _CREATE: tuple[Group, ...] = (
     ("Process", _PROCESS),
@@ -122,6 +126,7 @@ _CREATE: tuple[Group, ...] = (
     ("Files", _FILES),
     ("Network", _NETWORK),
     ("Isolation", _ISOLATION),
+    ("Image", _PULL),
 )
 _KEYS: Row = ("detach-keys", "", "text", "KEYS", "the keys that leave it running (ctrl-p,ctrl-q)")
 FILTER: Row = ("filter", "f", "filter", "NAME=VALUE", "only those that match; may be given again")
@@ -162,16 +167,19 @@ VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of
     "version": ("See through", "print versions"),
     "network": ("Networks", "networks: create, ls, inspect, rm, prune, connect, disconnect"),
     "port": ("Networks", "print which ports of the host lead to a container"),
+    "pull": ("Images", "fetch an image from a registry"),
     "pack": ("Images", "make an image of programs of this host"),
     "load": ("Images", "load images from an archive or folder"),
     "images": ("Images", "list images"),
     "tag": ("Images", "give an image another name"),
     "rmi": ("Images", "remove images"),
+    "login": ("Images", "log in to a registry"),
+    "logout": ("Images", "log out of a registry"),
 }
 MISSING_VERBS = (
     "build builder buildx checkpoint commit compose config container context cp diff events export history image "
-    "import login logout manifest node pause plugin pull push rename restart save search secret service stack "
-    "stats swarm system top trust unpause update volume"
+    "import manifest node pause plugin push rename restart save search secret service stack stats swarm system "
+    "top trust unpause update volume"
 )  # Docker's, refused by name
 
 
@@ -199,6 +207,8 @@ def _making(name: str, summary: str) -> Verb:
         missing += " detach|d sig-proxy detach-keys explain"
         groups = (*groups, ("Options", (HELP,)))
     elif name == "plan":
+        groups = groups[:-1]  # nothing is fetched
+        missing += " pull platform quiet|q"
         form: Row = ("format", "", "choice", "text|json", "for people, or as data")
         groups = (*groups, ("Foreground", _FOREGROUND[:-1]), ("Options", (form, HELP)))
         missing += " explain"
@@ -347,6 +357,30 @@ _REST: dict[str, tuple[str, int, int, tuple[Row, ...], tuple[str, ...], str]] = 
         ("cloche images", "cloche images --format '{{.Repository}}:{{.Tag}} {{.Size}}'"),
         "tree",
     ),
+    "pull": (
+        "NAME[:TAG|@DIGEST]",
+        1,
+        1,
+        (
+            ("platform", "", "text", "OS/ARCH[/VARIANT]", "for another machine than this"),
+            ("quiet", "q", "bool", "", "say only its name"),
+        ),
+        ("cloche pull alpine", "cloche pull --platform linux/arm64 localhost:5000/team/app:1.0"),
+        "all-tags|a disable-content-trust",
+    ),
+    "login": (
+        "[SERVER]",
+        0,
+        1,
+        (
+            ("username", "u", "text", "NAME", ""),
+            ("password", "p", "text", "PASSWORD", ""),
+            ("password-stdin", "", "bool", "", "who you are; it is read from standard input"),
+        ),
+        ("cloche login registry.example.org", "cat secret | cloche login -u me --password-stdin"),
+        "",
+    ),
+    "logout": ("[SERVER]", 0, 1, (), ("cloche logout", "cloche logout localhost:5000"), ""),
     "port": (
         "CONTAINER [PORT[/PROTOCOL]]",
         1,

@@ -6,11 +6,14 @@ values make sense is `validation`'s business. Source: docker/cli opts, moby volu
 
 from __future__ import annotations
 
+import os
+
 from cloche.engine.request import PROPAGATIONS, Connection, FileMount, HostDevice, Ulimit
 from cloche.errors import Invalid, Unsupported
 
 TYPE_CHECKING = False  # importing typing would cost a start 8 ms
 if TYPE_CHECKING:
+    from cloche.oci.platform import Platform
     from cloche.oci.runtime import IdMapping
 
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
@@ -205,6 +208,21 @@ def _field(name: str, key: str, value: str, directory: str) -> object:
     except Invalid:
         raise Invalid(f"invalid value for {key}", value or "''") from None
     return value
+
+
+def platform(text: str) -> Platform:
+    """`linux/arm64/v8`, `linux/amd64` or `arm64`. Raises Invalid."""
+    from cloche.oci.platform import Platform, platform_of
+
+    parts = text.split("/")
+    if not all(part and part.isascii() and part.replace("_", "").replace(".", "").isalnum() for part in parts):
+        raise Invalid(f"invalid platform {text!r}", "", "OS/ARCHITECTURE[/VARIANT], such as linux/arm64")
+    if len(parts) > 3:
+        raise Invalid(f"invalid platform {text!r}", "too many parts", "OS/ARCHITECTURE[/VARIANT]")
+    if len(parts) == 1:
+        return platform_of(parts[0]) if parts[0] != "linux" else platform_of(os.uname().machine)
+    made = platform_of(parts[1])
+    return Platform(parts[0], made.architecture, parts[2] if len(parts) == 3 else made.variant)
 
 
 def connection(text: str) -> Connection:

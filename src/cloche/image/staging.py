@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from itertools import count
 
 from cloche.errors import Error, Invalid, Unsupported
 from cloche.image.store import Transaction, check_name
@@ -73,7 +74,7 @@ class Staging:
         self._blobs: dict[str, str] = {}  # written aside: digest to path
         self._layers: dict[str, StagedLayer] = {}  # by chain
         self._images: dict[str, _StagedImage] = {}
-        self._count = 0
+        self._numbers = count(1)
         self._lock = -1
         self._aside = ""
 
@@ -133,8 +134,7 @@ class Staging:
         return data
 
     def _next(self, kind: str) -> str:
-        self._count += 1
-        return f"{self._aside}/{kind}/{self._count}"
+        return f"{self._aside}/{kind}/{next(self._numbers)}"  # one step of C: threads get different ones
 
     # Layers
 
@@ -162,6 +162,10 @@ class Staging:
         layer = StagedLayer(chain, unpacked.diff_id, place + "/diff", unpacked.size, blob)
         self._layers[chain] = layer
         return layer
+
+    def is_there(self, diff_ids: Sequence[str]) -> bool:
+        """Whether the layer that these make, bottom first, need not be fetched."""
+        return self._known(list(diff_ids), "") is not None
 
     def _known(self, diff_ids: list[str], blob: str) -> StagedLayer | None:
         chain = chain_ids(diff_ids)[-1]

@@ -137,7 +137,7 @@ FLAGS: list[tuple[list[str], str, object]] = [
     (["--privileged"], "security.privileged", True),
     (["--sysctl", "net.ipv4.ip_forward=1"], "security.sysctls", (("net.ipv4.ip_forward", "1"),)),
 ]
-ELSEWHERE = {"explain", "help"}  # not the engine's
+ELSEWHERE = {"explain", "help", "pull", "platform", "quiet"}  # not the engine's
 
 
 @pytest.mark.parametrize(("words", "path", "expected"), FLAGS)

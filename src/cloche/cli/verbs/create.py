@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloche.cli.verbs.run import request_of, write_cidfile
+from cloche.cli.verbs.run import prepare_image, request_of, write_cidfile
 from cloche.engine.containers import Engine
 from cloche.errors import Error
 
@@ -15,6 +15,7 @@ def main(parsed: Parsed) -> int:
     """See `cloche create --help`."""
     request = request_of(parsed)
     engine = Engine(parsed.root or None)
+    prepare_image(engine, parsed)
     container = engine.create(request)
     try:
         if request.cidfile:

@@ -41,6 +41,20 @@ def write_cidfile(path: str, ident: str) -> None:
         file.write(ident)
 
 
+def prepare_image(engine: Engine, parsed: Parsed) -> None:
+    """Fetch the image where `--pull` says so, or it is not here."""
+    policy, platform = parsed.text("pull", "missing"), parsed.text("platform")
+    if policy == "missing" and not platform:
+        try:
+            engine.image(parsed.arguments[0])
+            return  # the way of nearly every run: nothing more is imported
+        except NotFound:
+            pass
+    from cloche.cli.verbs.pull import fetch_for_run
+
+    fetch_for_run(engine, parsed.arguments[0], policy, platform, parsed.on("quiet"))
+
+
 def note(text: str) -> None:
     """Something that the user should know."""
     print(f"cloche: note: {text}", file=sys.stderr, flush=True)
@@ -55,6 +69,7 @@ def main(parsed: Parsed) -> int:
         raise Conflict(f"write the id to {request.cidfile}", "the file exists", "remove it, or use another name")
     engine = Engine(parsed.root or None)
     engine.notify = note
+    prepare_image(engine, parsed)
     container = engine.create(request)
     try:
         if request.cidfile:
