@@ -29,6 +29,7 @@ from cloche.engine.request import (
 )
 from cloche.engine.validation import check
 from cloche.errors import Error, NotFound
+from cloche.handling import Handling
 from cloche.value import Value
 
 TYPE_CHECKING = False
@@ -226,7 +227,7 @@ class ExecResult(Value):
         return self.stdout.decode("utf-8", "backslashreplace")
 
 
-class Container:
+class Container(Handling):
     """A container: by its id, whatever its state. As a context manager it is killed and removed at the end."""
 
     def __init__(self, client: Client, record: Record) -> None:
@@ -256,9 +257,9 @@ class Container:
 
     @property
     def status(self) -> str:
-        """`created`, `running`, `exited`; `removed` when it is gone."""
+        """`created`, `running`, `paused`, `exited`; `removed` when it is gone."""
         try:
-            return self._refresh().status
+            return self._refresh().state
         except NotFound:
             return "removed"
 

@@ -20,7 +20,7 @@ PACKAGE = SOURCE / "cloche"
 FOUNDATION = {"errors", "value", "version", "document"}
 PLANNING = {"kernel", "oci", "step", "plan"}
 ENGINE = {*PLANNING, "runtime", "microvm", "storage", "image", "network", "engine"}
-ALL = {*ENGINE, "build", "compose", "api", "see", "cli", "cloche", "sdk"}
+ALL = {*ENGINE, "build", "compose", "api", "see", "cli", "cloche", "sdk", "handling"}
 
 # room: the rooms that it may import besides itself and the foundation. `cloche` is cloche/__init__.py, the SDK's names.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -44,7 +44,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "see": ALL - {"api", "cli"},
     "cli": ALL - {"api"},
     "cloche": {*ENGINE, "sdk"},
-    "sdk": ENGINE,
+    "sdk": {*ENGINE, "handling"},
+    "handling": {*ENGINE, "sdk"},
 }
 # Only what is published under a room's own name may be imported by it from outside the standard library.
 THIRD_PARTY = {

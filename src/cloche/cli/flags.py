@@ -154,7 +154,11 @@ VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of
     "create": ("Containers", "make a container without starting it"),
     "start": ("Containers", "start containers"),
     "stop": ("Containers", "stop containers: a signal, then SIGKILL"),
+    "restart": ("Containers", "stop containers and start them again"),
     "kill": ("Containers", "send containers a signal"),
+    "pause": ("Containers", "let all processes of containers stand still"),
+    "unpause": ("Containers", "let paused containers go on"),
+    "rename": ("Containers", "give a container another name"),
     "rm": ("Containers", "remove containers"),
     "wait": ("Containers", "wait for containers to end and print their exit codes"),
     "exec": ("Containers", "run a command in a running container"),
@@ -178,8 +182,7 @@ VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of
 }
 MISSING_VERBS = (
     "build builder buildx checkpoint commit compose config container context cp diff events export history image "
-    "import manifest node pause plugin push rename restart save search secret service stack stats swarm system "
-    "top trust unpause update volume"
+    "import manifest node plugin push save search secret service stack stats swarm system top trust update volume"
 )  # Docker's, refused by name
 
 
@@ -247,6 +250,20 @@ _REST: dict[str, tuple[str, int, int, tuple[Row, ...], tuple[str, ...], str]] = 
         ("cloche stop web", "cloche stop -t 0 web db"),
         "",
     ),
+    "restart": (
+        "CONTAINER [CONTAINER...]",
+        1,
+        -1,
+        (
+            ("signal", "s", "text", "SIGNAL", "the signal (the container's own, or SIGTERM)"),
+            ("timeout", "t", "int", "SECONDS", "how long to wait before SIGKILL (10; -1: for ever)"),
+        ),
+        ("cloche restart web", "cloche restart -t 0 web db"),
+        "",
+    ),
+    "pause": ("CONTAINER [CONTAINER...]", 1, -1, (), ("cloche pause web", "cloche pause web db"), ""),
+    "unpause": ("CONTAINER [CONTAINER...]", 1, -1, (), ("cloche unpause web", "cloche unpause web db"), ""),
+    "rename": ("CONTAINER NEW_NAME", 2, 2, (), ("cloche rename web old-web", "cloche rename web web.1"), ""),
     "kill": (
         "CONTAINER [CONTAINER...]",
         1,

@@ -57,6 +57,12 @@ class Container(Value):
     oom: bool
     error: str
     ports: tuple[Port, ...] = ()
+    paused: bool = False
+
+    @property
+    def state(self) -> str:
+        """The status as people see it: `paused` is one of those that run."""
+        return "paused" if self.paused else self.status
 
 
 class Started(Value):
@@ -141,7 +147,12 @@ class Engine:
     def container(self, row: sqlite3.Row) -> Container:
         """A row as a value."""
         found = {field: row[field] for field in Container._fields}
-        found |= {"config": configs.load(row["config"]), "remove": bool(row["remove"]), "oom": bool(row["oom"])}
+        found["config"] = configs.load(row["config"])
+        found |= {name: bool(found[name]) for name in ("remove", "oom", "paused")}
+        if found["paused"]:
+            from cloche.engine.pausing import stands_still
+
+            found["paused"] = row["status"] == RUNNING and stands_still(self, row["id"])
         if found["ports"]:
             from cloche.document import loads
 
@@ -317,6 +328,8 @@ class Engine:
         """
         from cloche.engine.planning import plan_start
 
+        if container.paused:
+            raise Conflict(f"start container {container.name}", "it is paused", "unpause it with: cloche unpause")
         for tries in range(_PORT_TRIES, 0, -1):
             attempt = os.urandom(8).hex()
             start = plan_start(self, container, console)
@@ -399,78 +412,38 @@ class Engine:
         return answer["exit"], answer["reason"]
 
     def attach(self, container: Container) -> Started:
-        """Descriptors to talk to it. Raises Conflict when it does not run."""
+        """Descriptors to talk to it. Raises Conflict when it does not run, or is paused."""
+        if container.paused:
+            raise Conflict(f"attach to container {container.name}", "it is paused", "unpause it before")
         answer, fds = self.keeper.ask({"op": "attach", "id": container.id})
         return Started(answer["pid"], dict(zip(answer["fds"], fds, strict=True)))
 
     def signal(self, container: Container, number: int) -> None:
         """Send a signal to its first process, by a handle that cannot mean another process. Raises Conflict."""
-        import signal
+        from cloche.engine.stopping import send
 
-        from cloche.kernel.pidfd import open_process
-
-        what = f"kill container {container.name}"
-        if container.status != RUNNING:
-            raise Conflict(what, "it is not running")
-        try:
-            pidfd = open_process(container.pid, container.start_time)
-            try:
-                signal.pidfd_send_signal(pidfd, number)
-            finally:
-                os.close(pidfd)
-        except ProcessLookupError:
-            raise Conflict(what, "it is not running") from None
-        except OSError as error:
-            raise Error(what, error.errno or 5) from error
+        send(self, container, number)
 
     def stop(self, container: Container, timeout: int | None = None) -> None:
         """The stop signal, and after `timeout` seconds (-1: never) SIGKILL; returns when it has ended. A stopped one is
         no error."""
-        import select
+        from cloche.engine.stopping import stop
 
-        if container.status != RUNNING:
-            return
-        seconds = container.config.stop_timeout if timeout is None else timeout
-        try:
-            self.signal(container, container.config.stop_signal)
-        except Conflict:
-            pass
-        from cloche.kernel.pidfd import open_process
-
-        try:
-            pidfd = open_process(container.pid, container.start_time)
-        except ProcessLookupError:
-            pidfd = -1
-        if pidfd >= 0:
-            try:
-                poll = select.poll()
-                poll.register(pidfd, select.POLLIN)
-                if not poll.poll(None if seconds < 0 else seconds * 1000):
-                    self.signal(container, 9)
-            except Conflict:
-                pass
-            finally:
-                os.close(pidfd)
-        self._settle(container)
-
-    def _settle(self, container: Container) -> None:
-        """Until the end is recorded."""
-        try:
-            self.wait(container)
-        except NotFound:
-            pass  # removed by itself
+        stop(self, container, timeout)
 
     def remove(self, container: Container, force: bool = False) -> None:
         """Remove it and its files. Raises Conflict when it runs and `force` is not given."""
         if container.status == RUNNING:
             if not force:
-                cause = "it is running"
+                cause = "it is paused" if container.paused else "it is running"
                 raise Conflict(f"remove container {container.name}", cause, "stop it before, or force it: cloche rm -f")
             try:
                 self.signal(container, 9)
             except Conflict:
                 pass
-            self._settle(container)
+            from cloche.engine.stopping import settle
+
+            settle(self, container)
         self._undo(container.id)
         self._discard(container.id)
         if not self.db.execute("SELECT 1 FROM images WHERE id=?", (container.image_id,)).fetchone():

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.engine.store import Store
 
-VERSION = 2
+VERSION = 3
 CREATED, RUNNING, EXITED = "created", "running", "exited"
 UNKNOWN_EXIT = -1
 
@@ -46,6 +46,9 @@ CREATE TABLE connections (
   aliases TEXT NOT NULL DEFAULT '', PRIMARY KEY (container, network), UNIQUE (network, ip4), UNIQUE (network, ip6)
 );
 ALTER TABLE containers ADD COLUMN ports TEXT NOT NULL DEFAULT '';
+""",
+    3: """
+ALTER TABLE containers ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;
 """,
 }
 

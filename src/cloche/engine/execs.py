@@ -35,6 +35,8 @@ def execute(engine: Engine, container: Container, request: ExecRequest, console:
     from cloche.step.stored import dump, stored
 
     request = check_exec(request)
+    if container.paused:
+        raise Conflict(f"execute in container {container.name}", "it is paused", "unpause it before: cloche unpause")
     ident = os.urandom(32).hex()
     facts = gather(container.config, engine.store, engine.host, engine.other, console)
     first = Other(container.pid, container.start_time)

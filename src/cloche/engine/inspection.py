@@ -92,9 +92,9 @@ def _signal(number: int) -> str:
 def _state(found: Container) -> dict[str, Any]:
     running = found.status == RUNNING
     return {
-        "Status": found.status,
+        "Status": found.state,
         "Running": running,
-        "Paused": False,
+        "Paused": found.paused,
         "Restarting": False,
         "OOMKilled": found.oom,
         "Dead": False,
@@ -248,15 +248,16 @@ def info(engine: Engine) -> dict[str, Any]:
         sock.close()
     layout = engine.host.cgroups
     found = engine.containers()
-    running = sum(c.status == RUNNING for c in found)
+    paused = sum(c.paused for c in found)
+    running = sum(c.status == RUNNING for c in found) - paused
     uname = os.uname()
     controllers = {c for h in layout.hierarchies for c in h.controllers}
     return {
         "ServerVersion": VERSION,
         "Containers": len(found),
         "ContainersRunning": running,
-        "ContainersPaused": 0,
-        "ContainersStopped": len(found) - running,
+        "ContainersPaused": paused,
+        "ContainersStopped": len(found) - running - paused,
         "Images": len(engine.images.images()),
         "Driver": "overlay2",
         "DockerRootDir": engine.store.root,

@@ -475,7 +475,7 @@ class Keeper(Loop):
     def remove(self, ident: str) -> None:
         """--rm: the row, the directory; only of what has ended (a container that could not be started is its
         client's)."""
-        row = self.db.execute("SELECT status FROM containers WHERE id=?", (ident,)).fetchone()
+        row = self.db.execute("SELECT status FROM containers WHERE id=? AND remove=1", (ident,)).fetchone()
         if row and row["status"] == database.EXITED:
             try:
                 remove_container(self.store, self.db, ident)

@@ -134,11 +134,17 @@ def _check_ulimit(limit: Ulimit, seen: set[str]) -> None:
         raise Invalid(f"ulimit {limit.name}", cause)
 
 
-def _check_identity(request: RunRequest) -> None:
-    name = request.name.removeprefix("/")
-    if request.name and (len(name) < 2 or len(name) > 255 or name[0] not in _LETTERS or not _NAME.issuperset(name)):
-        cause = f"Invalid container name ({request.name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+def check_name(given: str) -> None:
+    """A container's name. Raises Invalid."""
+    name = given.removeprefix("/")
+    if len(name) < 2 or len(name) > 255 or name[0] not in _LETTERS or not _NAME.issuperset(name):
+        cause = f"Invalid container name ({given}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
         raise Invalid("name the container", cause, "at least two characters" if len(name) < 2 else "")
+
+
+def _check_identity(request: RunRequest) -> None:
+    if request.name:
+        check_name(request.name)
     host = request.hostname
     if host and (len(host) > 64 or host[0] in ".-" or not _NAME.issuperset(host)):
         cause = "more than 64 characters" if len(host) > 64 else "only letters, digits, '-', '.' and '_' are allowed"

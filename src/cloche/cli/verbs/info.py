@@ -26,7 +26,8 @@ LIMITS = {
 def lines(facts: dict[str, Any]) -> Iterator[str]:
     """What people want to know, the most wanted first: a name, a value."""
     running, stopped = facts["ContainersRunning"], facts["ContainersStopped"]
-    yield f"Containers   {facts['Containers']}: {running} running, {stopped} not"
+    paused = f", {facts['ContainersPaused']} paused" if facts["ContainersPaused"] else ""
+    yield f"Containers   {facts['Containers']}: {running} running{paused}, {stopped} not"
     yield f"Images       {facts['Images']}"
     yield f"Store        {facts['DockerRootDir']}, file systems by {facts['Driver']}"
     if facts["KeeperPid"]:

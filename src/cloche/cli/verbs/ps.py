@@ -44,7 +44,7 @@ def row(container: Container, now: float, whole: bool) -> dict[str, Any]:
     from time import localtime, strftime
 
     state = status(
-        container.status,
+        container.state,
         container.started / 1e9,
         container.finished / 1e9,
         now=now,
@@ -59,7 +59,7 @@ def row(container: Container, now: float, whole: bool) -> dict[str, Any]:
         "CreatedAt": strftime("%Y-%m-%d %H:%M:%S %z %Z", localtime(container.created / 1e9)),
         "RunningFor": human_duration(now - container.created / 1e9) + " ago",
         "Ports": ports.shown(container.ports, container.config.exposed) if container.status == RUNNING else "",
-        "State": container.status,
+        "State": container.state,
         "Status": state,
         "Labels": ",".join(f"{k}={v}" for k, v in labels.items()),
         "Mounts": ",".join(m.source for m in container.config.request.files.mounts if m.kind == "bind"),
@@ -91,7 +91,7 @@ def matches(container: Container, name: str, value: str, everything: list[Contai
     if name == "network":
         return container.config.request.network == value
     if name == "status":
-        return container.status == value
+        return container.state == value
     return container.id.startswith(value)
 
 

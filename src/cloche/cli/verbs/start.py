@@ -42,7 +42,7 @@ def main(parsed: Parsed) -> int:
 
     def start(name: str) -> str:
         container = engine.find(name)
-        if container.status != "running":
+        if container.state != "running":
             engine.start(container)
         return name
 
