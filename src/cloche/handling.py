@@ -7,7 +7,10 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cloche.engine.containers import Container as Record
+    from cloche.engine.processes import Listing
     from cloche.sdk import Client
 
 
@@ -47,3 +50,31 @@ class Handling:
         from cloche.engine.pausing import unpause
 
         unpause(self.client.engine, self._refresh())
+
+    def top(self, options: Sequence[str] = ()) -> Listing:
+        """Its processes, as the host's ps(1) with these options lists them."""
+        from cloche.engine.processes import top
+
+        return top(self.client.engine, self._refresh(), tuple(options))
+
+    def update(
+        self,
+        *,
+        memory: int | str = 0,
+        memory_swap: int | str = 0,
+        memory_reservation: int | str = 0,
+        cpus: float | str = 0,
+        cpu_shares: int = 0,
+        cpuset_cpus: str = "",
+        pids_limit: int = 0,
+    ) -> None:
+        """Change limits, of what runs and for later starts; what is not given stays. Raises Invalid, Unsupported."""
+        from cloche.engine import units
+        from cloche.engine.request import Limits
+        from cloche.engine.updating import update
+
+        size, swap, soft = (
+            units.size(s) if isinstance(s, str) else s for s in (memory, memory_swap, memory_reservation)
+        )
+        wanted = Limits(size, swap, soft, units.cpus(str(cpus)), cpu_shares, cpuset_cpus, pids_limit)
+        update(self.client.engine, self._refresh(), wanted)

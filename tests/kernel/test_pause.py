@@ -122,8 +122,9 @@ def test_a_keeper_that_dies_changes_nothing(store: Path) -> None:
     ok("pause", "box")
     client = Client(str(store))
     for which in ("keeper", "holder"):
-        answer, _ = client.engine.keeper.ask({"op": "info"})
-        os.kill(answer[which], signal.SIGKILL)
+        pid = client.engine.keeper.ask({"op": "info"})[0][which]
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: client.engine.keeper.ask({"op": "info"})[0][which] != pid)  # noqa: B023 - within this round
         assert client.get("box").status == "paused"
     count = lines()
     ok("unpause", "box")

@@ -156,6 +156,7 @@ VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of
     "stop": ("Containers", "stop containers: a signal, then SIGKILL"),
     "restart": ("Containers", "stop containers and start them again"),
     "kill": ("Containers", "send containers a signal"),
+    "update": ("Containers", "change the limits of containers"),
     "pause": ("Containers", "let all processes of containers stand still"),
     "unpause": ("Containers", "let paused containers go on"),
     "rename": ("Containers", "give a container another name"),
@@ -165,6 +166,7 @@ VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of
     "attach": ("Containers", "connect this terminal to a running container"),
     "logs": ("Containers", "print what a container wrote"),
     "ps": ("Containers", "list containers"),
+    "top": ("Containers", "list the processes of a container"),
     "plan": ("See through", "print what `run` would ask of the kernel, and run nothing"),
     "inspect": ("See through", "print all that is known of containers and images, as JSON"),
     "info": ("See through", "print facts about this host and its store"),
@@ -182,7 +184,7 @@ VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of
 }
 MISSING_VERBS = (
     "build builder buildx checkpoint commit compose config container context cp diff events export history image "
-    "import manifest node plugin push save search secret service stack stats swarm system top trust update volume"
+    "import manifest node plugin push save search secret service stack stats swarm system trust volume"
 )  # Docker's, refused by name
 
 
@@ -197,7 +199,7 @@ def verb(name: str) -> Verb:
         return _making(name, summary)
     usage, least, most, rows, examples, missing = _REST[name]
     groups: tuple[Group, ...] = (("Options", (*rows, HELP)),)
-    return Verb(name, usage, summary, groups, least, most, name == "exec", examples, missing)
+    return Verb(name, usage, summary, groups, least, most, name in ("exec", "top"), examples, missing)
 
 
 def _making(name: str, summary: str) -> Verb:
@@ -261,6 +263,18 @@ _REST: dict[str, tuple[str, int, int, tuple[Row, ...], tuple[str, ...], str]] = 
         ("cloche restart web", "cloche restart -t 0 web db"),
         "",
     ),
+    "update": (
+        "CONTAINER [CONTAINER...]",
+        1,
+        -1,
+        (
+            *(row for row in _RESOURCES[:6] if row[0] != "ulimit"),
+            ("memory-reservation", "", "text", "SIZE", "processes, -1: any; a soft limit"),
+        ),
+        ("cloche update -m 256m --memory-swap 512m web", "cloche update --cpus 1.5 --pids-limit 100 web db"),
+        "blkio-weight cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpuset-mems restart",
+    ),
+    "top": ("CONTAINER [PS OPTION...]", 1, -1, (), ("cloche top web", "cloche top web -o pid,user,args"), ""),
     "pause": ("CONTAINER [CONTAINER...]", 1, -1, (), ("cloche pause web", "cloche pause web db"), ""),
     "unpause": ("CONTAINER [CONTAINER...]", 1, -1, (), ("cloche unpause web", "cloche unpause web db"), ""),
     "rename": ("CONTAINER NEW_NAME", 2, 2, (), ("cloche rename web old-web", "cloche rename web web.1"), ""),

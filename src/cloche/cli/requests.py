@@ -40,7 +40,7 @@ def run_request(parsed: Parsed, cwd: str, environ: Mapping[str, str], read_file:
         RunRequest(
             parsed.arguments[0],
             _program(parsed, _variables(parsed, cwd, environ, read_file)),
-            _limits(parsed),
+            limits(parsed),
             _files(parsed, cwd),
             _namespaces(parsed),
             networks[0],
@@ -171,7 +171,8 @@ def _size(parsed: Parsed, flag: str) -> int:
     return -1 if text == "-1" and flag == "memory-swap" else _read(parsed, flag, text, size)
 
 
-def _limits(parsed: Parsed) -> Limits:
+def limits(parsed: Parsed) -> Limits:
+    """The limits that flags give. Raises Invalid."""
     cpus = 0
     if "cpus" in parsed.values:
         from cloche.engine import units

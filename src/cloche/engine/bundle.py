@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloche.engine.request import SHM_SIZE, bandwidth, bounding, mount_options
+from cloche.engine.request import SHM_SIZE, bandwidth, bounding, memory_and_swap, mount_options
 from cloche.errors import Invalid
 from cloche.oci.runtime import (
     Capabilities,
@@ -23,7 +23,7 @@ from cloche.value import Value
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.engine.config import ContainerConfig
-    from cloche.engine.request import ExecRequest
+    from cloche.engine.request import ExecRequest, Limits
     from cloche.engine.store import Store
     from cloche.step.rootfs import Folder, Overlay
 
@@ -172,8 +172,6 @@ def _mounts(config: ContainerConfig, store: Store, ident: str, others: dict[str,
 
 
 def _resources(config: ContainerConfig, facts: Facts) -> Resources:
-    wanted = config.request.resources
-    quota, period = bandwidth(wanted) or (None, None)
     rules: tuple[DeviceRule, ...] = (DeviceRule(True),)
     if not config.request.security.privileged:
         access = {d.target: d.access for d in config.request.files.devices}
@@ -185,10 +183,15 @@ def _resources(config: ContainerConfig, facts: Facts) -> Resources:
                 if d.type in "cb"
             ),
         )
-    swap = wanted.memory_swap or (wanted.memory * 2 if wanted.memory else 0)  # Docker: as much swap as memory
+    return resources(config.request.resources, rules)
+
+
+def resources(wanted: Limits, rules: tuple[DeviceRule, ...] = ()) -> Resources:
+    """The limits as the runtime spec has them."""
+    quota, period = bandwidth(wanted) or (None, None)
     return Resources(
         wanted.memory or None,
-        swap or None,
+        memory_and_swap(wanted) or None,
         wanted.memory_reservation or None,
         wanted.cpu_shares or None,
         quota,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cloche.engine.config import ContainerConfig
-    from cloche.engine.request import RunRequest
+    from cloche.engine.request import Limits, RunRequest
     from cloche.engine.store import Store
     from cloche.network.model import Endpoint
     from cloche.step.host import Host
@@ -27,7 +27,11 @@ REVISION = 3  # of the default seccomp profile: raised with every change of it, 
 
 def check_host(request: RunRequest, host: Host) -> None:
     """What was asked for and this machine has not got, said before anything is made. Raises Invalid, Unsupported."""
-    limits = request.resources
+    check_limits(request.resources, host)
+
+
+def check_limits(limits: Limits, host: Host) -> None:
+    """The same of limits alone."""
     if limits.nano_cpus:
         count = os.cpu_count() or 1
         if limits.nano_cpus > count * 10**9:

@@ -220,6 +220,11 @@ def bandwidth(limits: Limits) -> tuple[int, int] | None:
     return (limits.nano_cpus * PERIOD // 10**9, PERIOD) if limits.nano_cpus else None
 
 
+def memory_and_swap(limits: Limits) -> int:
+    """How much of both together: where it was not said, as much swap as memory (Docker's rule); -1 is unlimited."""
+    return limits.memory_swap or limits.memory * 2
+
+
 def mount_options(mount: FileMount) -> tuple[str, ...]:
     """The options of mount(8) that a mount stands for, those that win last; read-only binds are so all the way down."""
     if mount.kind == "tmpfs":

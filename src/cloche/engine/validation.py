@@ -53,7 +53,7 @@ def check(request: RunRequest) -> RunRequest:
         raise Invalid("run a container", "no image is named")
     process = _check_process(request.process)
     _check_identity(request)
-    _check_limits(request.resources)
+    check_limits(request.resources)
     _check_files(request.files)
     _check_network(request)
     _check_namespaces(request)
@@ -157,7 +157,8 @@ def _check_identity(request: RunRequest) -> None:
     _check_text(f"write the container's id to {request.cidfile}", request.cidfile)
 
 
-def _check_limits(limits: Limits) -> None:
+def check_limits(limits: Limits) -> None:
+    """Resources. Raises Invalid."""
     memory, swap, reserved = limits.memory, limits.memory_swap, limits.memory_reservation
     if memory and memory < _MEMORY_LEAST:
         raise Invalid(f"limit memory to {memory} bytes", "Minimum memory limit allowed is 6MB")

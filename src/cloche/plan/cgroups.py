@@ -93,10 +93,22 @@ def directories(path: str, host: Host) -> dict[str, str]:
     return {c: h.path + path for h in host.cgroups.hierarchies for c in h.controllers}
 
 
+def limits(path: str, wanted: Resources, host: Host) -> list[LimitCgroup]:
+    """The limits as steps, in an order that a new group takes. Raises Unsupported."""
+    where = directories(path, host)
+    steps = []
+    for controller, file, content in (_v2_limits if host.cgroups.version == 2 else _v1_limits)(wanted):
+        if controller not in where:
+            raise _missing(host, controller, file, content)
+        if file.startswith("memory.memsw") and not host.swap_accounting:
+            continue  # the kernel was started without swap accounting: memory itself is limited, as docker does
+        steps.append(LimitCgroup(f"{where[controller]}/{file}", content))
+    return steps
+
+
 def make(path: str, wanted: Resources, host: Host) -> list[Act]:
     """The host's steps: make the groups, write the limits, guard the devices. Raises Unsupported."""
     unified = host.cgroups.version == 2
-    where = directories(path, host)
     acts = [
         Act(
             "host",
@@ -105,12 +117,8 @@ def make(path: str, wanted: Resources, host: Host) -> list[Act]:
         )
         for h in host.cgroups.hierarchies
     ]
-    for controller, file, content in (_v2_limits if unified else _v1_limits)(wanted):
-        if controller not in where:
-            raise _missing(host, controller, file, content)
-        if file.startswith("memory.memsw") and not host.swap_accounting:
-            continue  # the kernel was started without swap accounting: memory itself is limited, as docker does
-        acts.append(Act("host", LimitCgroup(f"{where[controller]}/{file}", content)))
+    acts += [Act("host", step) for step in limits(path, wanted, host)]
+    where = directories(path, host)
     rules = wanted.devices + (ALWAYS if wanted.devices else ())
     if rules and unified:
         acts.append(Act("host", FilterDevices(host.cgroups.hierarchies[0].path + path, v2_program(rules))))

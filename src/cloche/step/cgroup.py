@@ -126,6 +126,10 @@ class LimitCgroup(Step):
         return f"write {self.content} to {self.path}"
 
     def execute(self, world: World) -> None:
+        self.write()
+
+    def write(self) -> None:
+        """The same outside of a plan. Raises OSError."""
         _write(self.path, self.content.encode())
 
 

@@ -1,0 +1,108 @@
+"""update: other limits for a container, live and for its next start. All of them are changed, or none.
+
+The plan's own steps write them; what was there before is read first and written back, last first, when one is refused.
+"""
+
+from __future__ import annotations
+
+from cloche.engine import config as configs
+from cloche.engine.bundle import resources
+from cloche.engine.database import RUNNING
+from cloche.engine.facts import check_limits as check_machine
+from cloche.engine.request import memory_and_swap
+from cloche.engine.sqlite import sqlite3
+from cloche.engine.validation import check_limits
+from cloche.errors import Conflict, Error, Invalid
+from cloche.plan.cgroups import limits as limit_steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloche.engine.containers import Container, Engine
+    from cloche.engine.request import Limits
+    from cloche.step.cgroup import LimitCgroup
+
+
+def merged(present: Limits, wanted: Limits) -> Limits:
+    """The limits of both, where `wanted` says something. Raises Invalid, in Docker's words."""
+    given = {name: value for name, value in wanted.fields().items() if value}
+    if not given:
+        raise Invalid("update a container", "no limit is given", "see cloche update --help")
+    swap = memory_and_swap(present)  # decided when the container was made: more memory is no more swap
+    made = present.replace(**{"memory_swap": swap, **given})
+    if 0 < swap < made.memory and not wanted.memory_swap:
+        cause = (
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
+        )
+        raise Invalid(f"limit memory to {made.memory} bytes", cause, "add --memory-swap")
+    check_limits(made)
+    return made
+
+
+def update(engine: Engine, container: Container, wanted: Limits) -> None:
+    """Change what `wanted` gives. Raises Invalid, Unsupported, Conflict, Error: then all is as it was."""
+    config = container.config
+    made = merged(config.request.resources, wanted)
+    check_machine(made, engine.host)
+    changed = made.replace(
+        **{name: type(value)() for name, value in made.fields().items() if not _is_new(name, wanted)}
+    )
+    steps = limit_steps(engine.store.cgroup(container.id), resources(changed), engine.host)
+    undo: list[tuple[LimitCgroup, str]] = []
+    try:
+        if container.status == RUNNING:
+            for step in ordered(steps):
+                present = _present(step.path)
+                step.write()
+                undo.append((step, present))
+        _store(engine, container, configs.dump(config.replace(request=config.request.replace(resources=made))))
+    except BaseException as error:
+        _restore(undo)
+        if isinstance(error, FileNotFoundError):
+            raise Conflict(f"update container {container.name}", "it is not running any more", "try again") from None
+        if isinstance(error, OSError):
+            hint = "it uses more than that now" if error.errno == 16 else ""
+            raise Error(f"update container {container.name}: {step.name()}", error.errno or 5, hint) from error
+        raise
+
+
+def _is_new(name: str, wanted: Limits) -> bool:
+    """Memory and swap are written together: one limits the other."""
+    if name in ("memory", "memory_swap"):
+        return bool(wanted.memory or wanted.memory_swap)
+    return bool(getattr(wanted, name))
+
+
+def ordered(steps: Sequence[LimitCgroup]) -> list[LimitCgroup]:
+    """As the kernel takes them: on cgroup v1 memory never exceeds memory and swap, so what grows, grows there first."""
+    found = list(steps)
+    both = next((s for s in found if s.path.endswith("/memory.memsw.limit_in_bytes")), None)
+    if both and (int(both.content) < 0 or int(both.content) > int(_present(both.path))):
+        found.remove(both)
+        found.insert(0, both)
+    return found
+
+
+def _present(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _restore(done: Sequence[tuple[LimitCgroup, str]]) -> None:
+    for step, before in reversed(done):
+        try:
+            step.replace(content=before).write()
+        except OSError:
+            continue  # the container has ended, or uses more by now than it was allowed before
+
+
+def _store(engine: Engine, container: Container, text: str) -> None:
+    what = f"update container {container.name}"
+    before = configs.dump(container.config)
+    try:
+        done = engine.db.execute("UPDATE containers SET config=? WHERE id=? AND config=?", (text, container.id, before))
+    except sqlite3.Error as error:
+        raise Error(what, str(error), "is the disk full?") from error
+    if not done.rowcount:
+        raise Conflict(what, "it was changed or removed meanwhile", "try again")
