@@ -36,15 +36,27 @@ def _of_noun(noun: str) -> str:
     return "\n".join([*lines, "", f"More: cloche {noun} COMMAND --help"]) + "\n"
 
 
+_OFTEN = "run ps exec logs stop rm pull images network plan inspect".split()
+
+
 def _overview() -> str:
-    lines = ["Usage: cloche [OPTIONS] COMMAND [ARG...]", "", "Containers that you can see through"]
-    titles = dict.fromkeys(group for group, _ in VERBS.values())
-    for title in titles:
-        lines += ["", f"{title}:"]
-        lines += [f"  {name:9} {summary}" for name, (group, summary) in VERBS.items() if group == title]
+    """A screen: what is used every day with a word on it, the rest by name."""
+    lines = ["Usage: cloche [OPTIONS] COMMAND [ARG...]", "", "Containers that you can see through", "", "Every day:"]
+    lines += [f"  {name:9} {VERBS[name][1]}" for name in _OFTEN]
+    for title in dict.fromkeys(group for group, _ in VERBS.values()):
+        lines += ["", f"{title}:", *_wrapped(name for name, (group, _) in VERBS.items() if group == title)]
     lines += ["", "Options, before the command:", *_lines(GLOBAL), "", "Examples:"]
     lines += ["  cloche run -it --rm starter sh", "  cloche plan starter true", "", "More: cloche COMMAND --help"]
     return "\n".join(lines) + "\n"
+
+
+def _wrapped(words: Iterable[str]) -> list[str]:
+    lines = [" "]
+    for word in words:
+        if len(lines[-1]) + len(word) > 78:
+            lines.append(" ")
+        lines[-1] += f" {word}"
+    return lines
 
 
 def _lines(rows: Iterable[Row]) -> list[str]:

@@ -39,7 +39,7 @@ def test_examples_are_two_and_can_be_typed(name: str) -> None:
 
 def test_the_overview_names_every_verb() -> None:
     text = usage()
-    assert all(f"\n  {name} " in text for name in VERBS)
+    assert set(VERBS) <= set(text.split())
     assert len(text.splitlines()) <= 48
 
 
