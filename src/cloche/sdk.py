@@ -98,6 +98,7 @@ if TYPE_CHECKING:
         labels: Mapping[str, str]
         annotations: Mapping[str, str]
         remove: bool
+        restart: str
 
 
 def _bytes(value: int | str) -> int:
@@ -170,6 +171,7 @@ def request(image: str, command: str | Sequence[str] = (), **options: Unpack[Opt
         tuple(dict(option("sysctls", {})).items()),
     )
     network, networking = _networks(option)
+    policy, tries = notation.restart(option("restart", "no"))
     made = RunRequest(
         image,
         process,
@@ -184,6 +186,8 @@ def request(image: str, command: str | Sequence[str] = (), **options: Unpack[Opt
         tuple(dict(option("annotations", {})).items()),
         option("remove", False),
         networking=networking,
+        restart=policy,
+        restart_tries=tries,
     )
     if unknown := set(options) - taken:
         raise TypeError(f"unexpected argument {min(unknown)!r}")

@@ -323,7 +323,7 @@ def test_the_id_is_written_to_a_file_that_must_be_new(tmp_path: Path) -> None:
     assert (again.code, "the file exists" in again.err) == (125, True)
 
 
-@pytest.mark.parametrize("flag", [["--link", "x"], ["--restart", "always"], ["--gpus", "all"]])
+@pytest.mark.parametrize("flag", [["--link", "x"], ["--volumes-from", "x"], ["--gpus", "all"]])
 def test_what_is_not_there_is_refused_by_name(flag: list[str]) -> None:
     refused = cloche("run", "--rm", *flag, "starter", "true")
     assert (refused.code, "not there yet" in refused.err) == (125, True)

@@ -8,7 +8,7 @@ end at the image or container: what follows is the command's own. Not its busine
 
 from __future__ import annotations
 
-from cloche.cli.flags import ALIASES, GLOBAL, HELP, MISSING_VERBS, VERBS, verb
+from cloche.cli.flags import ALIASES, GLOBAL, HELP, MISSING_VERBS, OWN_NOUNS, VERBS, verb
 from cloche.errors import Invalid, Unsupported
 from cloche.value import Value
 
@@ -66,9 +66,9 @@ def parse(argv: Sequence[str]) -> Parsed:
         name, words = (words[1] if len(words) > 1 else ""), ["", *words[2:], "--help"]
     elif not name or reading.values.get("help"):
         return Parsed("", (), {}, root, debug, True)
-    if name == "network" or name in MISSING_VERBS.split():
+    if name in OWN_NOUNS or name in MISSING_VERBS.split():
         name, words = _two_words(name, words)
-        if name == "network":
+        if name in OWN_NOUNS:
             return Parsed(name, (), {}, root, debug, True)
     if name in MISSING_VERBS.split():
         raise Unsupported(f"cloche {name} is not there yet", "", _see(""))

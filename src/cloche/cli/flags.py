@@ -54,6 +54,7 @@ _CONTAINER: tuple[Row, ...] = (
     ("annotation", "", "list", "K=V", "data about it, for you and for runtimes"),
     ("cidfile", "", "text", "FILE", ""),
     ("rm", "", "bool", "", "write its id to a file; remove it when it ends"),
+    ("restart", "", "text", "no|on-failure[:N]|always|unless-stopped", "what follows its end"),
 )
 _PULL: tuple[Row, ...] = (
     ("pull", "", "choice", "missing|always|never", ""),
@@ -117,7 +118,7 @@ _RUN_MISSING = (
     "device-write-bps device-write-iops disable-content-trust domainname gpus health-cmd health-interval "
     "health-retries health-start-interval health-start-period health-timeout io-maxbandwidth io-maxiops isolation "
     "kernel-memory label-file link link-local-ip log-driver log-opt memory-swappiness no-healthcheck "
-    "oom-kill-disable restart runtime storage-opt use-api-socket volume-driver volumes-from step timings"
+    "oom-kill-disable runtime storage-opt use-api-socket volume-driver volumes-from step timings"
 )
 _CREATE: tuple[Group, ...] = (
     ("Process", _PROCESS),
@@ -171,6 +172,7 @@ VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of
     "inspect": ("See through", "print all that is known of containers and images, as JSON"),
     "info": ("See through", "print facts about this host and its store"),
     "version": ("See through", "print versions"),
+    "system": ("See through", "what runs after a boot: restore, install; info"),
     "network": ("Networks", "networks: create, ls, inspect, rm, prune, connect, disconnect"),
     "port": ("Networks", "print which ports of the host lead to a container"),
     "pull": ("Images", "fetch an image from a registry"),
@@ -182,9 +184,10 @@ VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of
     "login": ("Images", "log in to a registry"),
     "logout": ("Images", "log out of a registry"),
 }
+OWN_NOUNS = ("network", "system")  # behind these stands a second word: cli.nouns
 MISSING_VERBS = (
     "build builder buildx checkpoint commit compose config container context cp diff events export history image "
-    "import manifest node plugin push save search secret service stack stats swarm system trust volume"
+    "import manifest node plugin push save search secret service stack stats swarm trust volume"
 )  # Docker's, refused by name
 
 

@@ -94,6 +94,29 @@ NOUNS: dict[str, tuple[str, dict[str, Entry]]] = {
             ),
         },
     ),
+    "system": (
+        "what runs after a boot: restore, install; info",
+        {
+            "restore": (
+                "start what its restart policy wants to run, after a boot",
+                "",
+                0,
+                0,
+                (HELP,),
+                ("cloche system restore", "cloche --root /srv/cloche system restore"),
+                "",
+            ),
+            "install": (
+                "write a systemd unit that restores at boot",
+                "",
+                0,
+                0,
+                (("path", "", "text", "FILE", "where (/etc/systemd/system/cloche.service)"), HELP),
+                ("cloche system install", "cloche system install --path /tmp/cloche.service"),
+                "",
+            ),
+        },
+    ),
 }
 SPELLINGS = {  # what Docker's users type too
     "network list": "network ls",

@@ -55,6 +55,7 @@ def run_request(parsed: Parsed, cwd: str, environ: Mapping[str, str], read_file:
             parsed.on("sig-proxy", True),
             _below(cwd, parsed.text("cidfile")),
             networks[1],
+            *_restart(parsed),
         )
     )
 
@@ -212,6 +213,14 @@ def _namespaces(parsed: Parsed) -> Namespaces:
 
         user, maps = "map", _read(parsed, "userns", user, id_map)
     return Namespaces(parsed.text("pid"), parsed.text("ipc"), parsed.text("uts"), parsed.text("cgroupns"), user, maps)
+
+
+def _restart(parsed: Parsed) -> tuple[str, int]:
+    if "restart" not in parsed.values:
+        return "no", 0
+    from cloche.engine.notation import restart
+
+    return _read(parsed, "restart", parsed.text("restart"), restart)
 
 
 _NETWORK_FLAGS = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloche.cli.flags import GLOBAL, VERBS, verb
+from cloche.cli.flags import GLOBAL, OWN_NOUNS, VERBS, verb
 
 TYPE_CHECKING = False  # importing typing would cost a start 8 ms
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def usage(name: str = "") -> str:
     """The help of a verb, or of the whole command line. Raises KeyError for an unknown verb."""
     if not name:
         return _overview()
-    if name == "network":
+    if name in OWN_NOUNS:
         return _of_noun(name)
     table = verb(name)
     lines = [f"Usage: cloche {name} [OPTIONS] {table.usage}".rstrip(), "", table.summary[0].upper() + table.summary[1:]]

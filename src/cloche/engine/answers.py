@@ -188,6 +188,11 @@ def info(keeper: Keeper, client: Client, _message: dict[str, Any], _fds: list[in
     )
 
 
+def cancel(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
+    """One that a policy would make again is not."""
+    client.answer({"ok": True, "cancelled": keeper.restarting.cancel(checked(message["id"]))})
+
+
 def names(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
     """A container that runs has come onto networks with names."""
     keeper.names.serve([str(address) for address in message["gateways"]])
@@ -243,5 +248,6 @@ OPS: dict[str, Callable[[Keeper, Client, dict[str, Any], list[int]], None]] = {
     "info": info,
     "handover": hand_over,
     "names": names,
+    "cancel": cancel,
     "end": end,
 }

@@ -12,7 +12,7 @@ import os
 from cloche.engine import config as configs
 from cloche.engine import ranges
 from cloche.engine.bundle import Other
-from cloche.engine.database import CREATED, RUNNING, connect
+from cloche.engine.database import CREATED, RESTARTING, RUNNING, connect
 from cloche.engine.removal import remove_container, sweep
 from cloche.engine.sqlite import sqlite3
 from cloche.engine.store import locate, prepare
@@ -57,6 +57,7 @@ class Container(Value):
     oom: bool
     error: str
     ports: tuple[Port, ...] = ()
+    restarts: int = 0
     paused: bool = False
 
     @property
@@ -162,7 +163,7 @@ class Engine:
     def containers(self) -> list[Container]:
         """All, newest first. After a machine's or all processes' end, the states are put right first."""
         rows = self.db.execute("SELECT * FROM containers ORDER BY created DESC").fetchall()
-        if any(r["status"] == RUNNING for r in rows) and self._refresh():
+        if any(r["status"] in (RUNNING, RESTARTING) for r in rows) and self._refresh():
             rows = self.db.execute("SELECT * FROM containers ORDER BY created DESC").fetchall()
         return [self.container(r) for r in rows]
 
@@ -188,7 +189,7 @@ class Engine:
             row = rows[0] if rows else None
         if row is None:
             raise NotFound(f"No such container: {name}", "", "`cloche ps -a` lists them")
-        if row["status"] == RUNNING and self._refresh():
+        if row["status"] in (RUNNING, RESTARTING) and self._refresh():
             return self.find(row["id"])
         return self.container(row)
 
@@ -330,6 +331,8 @@ class Engine:
 
         if container.paused:
             raise Conflict(f"start container {container.name}", "it is paused", "unpause it with: cloche unpause")
+        if container.config.request.restart != "no":
+            self.db.execute("UPDATE containers SET restarts=0, stopped=0 WHERE id=?", (container.id,))
         for tries in range(_PORT_TRIES, 0, -1):
             attempt = os.urandom(8).hex()
             start = plan_start(self, container, console)
@@ -365,7 +368,8 @@ class Engine:
         from cloche.step.flat import flatten
         from cloche.step.stored import dump, stored
 
-        wanted = container.config.request.process
+        request = container.config.request
+        wanted = request.process
         notes = {
             "tty": wanted.tty,
             "stdin": wanted.interactive,
@@ -376,6 +380,7 @@ class Engine:
             "oom": self._oom_files(container.id),
             "explain": explained,
             "names": list(start.names),
+            "restart": [request.restart, request.restart_tries] if request.restart != "no" else None,
         }
         return dump(stored(start.plan, flatten(start.plan), notes))
 
@@ -406,7 +411,7 @@ class Engine:
             row = self.db.execute(
                 "SELECT status, exit_code, error FROM containers WHERE id=?", (container.id,)
             ).fetchone()
-            if row is None or row["status"] == RUNNING:
+            if row is None or row["status"] in (RUNNING, RESTARTING):
                 raise NotFound(f"No such container: {container.name}")
             return row["exit_code"], row["error"]
         return answer["exit"], answer["reason"]
@@ -433,17 +438,13 @@ class Engine:
 
     def remove(self, container: Container, force: bool = False) -> None:
         """Remove it and its files. Raises Conflict when it runs and `force` is not given."""
-        if container.status == RUNNING:
+        if container.status in (RUNNING, RESTARTING):
             if not force:
-                cause = "it is paused" if container.paused else "it is running"
+                cause = "it is paused" if container.paused else f"it is {container.status}"
                 raise Conflict(f"remove container {container.name}", cause, "stop it before, or force it: cloche rm -f")
-            try:
-                self.signal(container, 9)
-            except Conflict:
-                pass
-            from cloche.engine.stopping import settle
+            from cloche.engine.stopping import kill
 
-            settle(self, container)
+            kill(self, container)
         self._undo(container.id)
         self._discard(container.id)
         if not self.db.execute("SELECT 1 FROM images WHERE id=?", (container.image_id,)).fetchone():

@@ -15,8 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.engine.store import Store
 
-VERSION = 3
-CREATED, RUNNING, EXITED = "created", "running", "exited"
+VERSION = 4
+CREATED, RUNNING, EXITED, RESTARTING = "created", "running", "exited", "restarting"
 UNKNOWN_EXIT = -1
 
 SCHEMA = """
@@ -49,6 +49,10 @@ ALTER TABLE containers ADD COLUMN ports TEXT NOT NULL DEFAULT '';
 """,
     3: """
 ALTER TABLE containers ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;
+""",
+    4: """
+ALTER TABLE containers ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE containers ADD COLUMN stopped INTEGER NOT NULL DEFAULT 0;
 """,
 }
 

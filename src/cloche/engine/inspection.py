@@ -4,7 +4,7 @@ them."""
 from __future__ import annotations
 
 from cloche.engine.bundle import MASKED, READONLY
-from cloche.engine.database import RUNNING
+from cloche.engine.database import RESTARTING, RUNNING
 from cloche.engine.netinspection import bindings, networking
 from cloche.engine.request import bounding
 
@@ -43,7 +43,7 @@ def container(engine: Engine, found: Container) -> dict[str, Any]:
         "HostsPath": engine.store.container(found.id) + "/hosts",
         "LogPath": engine.log_directory(found),
         "Name": "/" + found.name,
-        "RestartCount": 0,
+        "RestartCount": found.restarts,
         "Driver": "overlay2",
         "Platform": "linux",
         "AppArmorProfile": "",
@@ -95,7 +95,7 @@ def _state(found: Container) -> dict[str, Any]:
         "Status": found.state,
         "Running": running,
         "Paused": found.paused,
-        "Restarting": False,
+        "Restarting": found.status == RESTARTING,
         "OOMKilled": found.oom,
         "Dead": False,
         "Pid": found.pid if running else 0,
@@ -164,7 +164,7 @@ def _host_config(found: Container) -> dict[str, Any]:
             {"PathOnHost": d.source, "PathInContainer": d.target, "CgroupPermissions": d.access}
             for d in request.files.devices
         ],
-        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "RestartPolicy": {"Name": request.restart, "MaximumRetryCount": request.restart_tries},
         "LogConfig": {"Type": "cloche", "Config": {}},
         "Annotations": dict(request.annotations) or None,
     }

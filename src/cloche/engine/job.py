@@ -46,6 +46,7 @@ class Job:
         self.waiters: list[Any] = []
         self.attached: list[Any] = []
         self.wakes: list[tuple[Any, int]] = []  # who reads the log as it grows: the client, its eventfd
+        self.again = False  # made by a restart policy: no client has asked for it
         self.orphaned = False  # nobody reads an exec's output any more
 
     @property

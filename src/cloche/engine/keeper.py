@@ -22,8 +22,9 @@ from cloche.engine.job import Job
 from cloche.engine.loop import Loop
 from cloche.engine.nameserver import NameServer
 from cloche.engine.records import RecordError, record_created, record_end, record_running
-from cloche.engine.recovery import adopt, make_again
+from cloche.engine.recovery import adopt, hold_ports, make_again
 from cloche.engine.removal import remove_container
+from cloche.engine.restarting import Restarting
 from cloche.engine.settling import Settling, take_down
 from cloche.engine.tidying import Tidying
 from cloche.errors import Error
@@ -62,6 +63,7 @@ class Keeper(Loop):
         self.tidying = Tidying(store, self.db, self.after)
         self.settling = Settling(store, self.after)
         self.names = NameServer(self)
+        self.restarting = Restarting(self)
         import socket
 
         self.listening = socket.socket(fileno=os.dup(listening))
@@ -140,12 +142,6 @@ class Keeper(Loop):
         """Hold these descriptors here and there."""
         self.held.setdefault(key, {}).update(fds)
         self.tell({"op": "put", "key": key, "names": list(fds)}, tuple(fds.values()))
-
-    def hold_ports(self, job: Job, ports: dict[str, int]) -> None:
-        """The sockets of published ports, a message's worth at a time."""
-        names = list(ports)
-        for at in range(0, len(names), 60):
-            self.put(job.key, **{name: ports[name] for name in names[at : at + 60]})
 
     def status_of_holders_child(self, key: str) -> int | None:
         """The exit status of a child that fell to the holder."""
@@ -256,6 +252,7 @@ class Keeper(Loop):
             if not job.is_exec:
                 with open(self.store.plan(job.key), "wb", 0) as file:
                     file.write(job.content)
+                self.restarting.keep(job)
             stdio, ours = streams.open_streams(job.notes, job.is_exec)
             if ours:
                 self.put(job.key, **ours)
@@ -294,7 +291,7 @@ class Keeper(Loop):
             if making.pid and "pidfd" not in job.held:
                 job.pid = making.pid
                 self.put(job.key, pidfd=making.release("pidfd"), status=os.dup(making.status))
-                self.hold_ports(job, making.release_ports())
+                hold_ports(self, job, making.release_ports())
                 self.prepare(job)  # while init is at work
             elif job.state == "making":
                 self.let_run(job)
@@ -369,6 +366,8 @@ class Keeper(Loop):
             self.after(RETRY, lambda: self.give_up(job, answer))
             return
         self.forget(job)
+        if self.restarting.failed(job, answer):
+            return
         for client in job.starters:  # now that nothing is left
             client.answer(answer)
         for client in job.waiters:
@@ -433,12 +432,17 @@ class Keeper(Loop):
                 self.answer_starters(job)
             job.drain()
             code, reason = job.exit_code(lambda: self.status_of_holders_child(job.key))
-            record_end(self.db, job, code, reason)
+            delay = self.restarting.wanted(job, code)
+            record_end(self.db, job, code, reason, delay is not None)
         except (Stalled, RecordError) as error:
             note(f"{job.key}: {error}")
             self.after(RETRY, lambda: self.finish(job))
             return
+        wakes, job.wakes = (job.wakes, []) if delay is not None else ([], job.wakes)
         self.forget(job)
+        if delay is not None:
+            self.restarting.again(job.key, delay, job, wakes)
+            return
         for client in job.waiters:
             client.answer({"exit": code, "reason": reason})
 

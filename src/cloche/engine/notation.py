@@ -210,6 +210,14 @@ def _field(name: str, key: str, value: str, directory: str) -> object:
     return value
 
 
+def restart(text: str) -> tuple[str, int]:
+    """`no`, `always`, `unless-stopped`, `on-failure[:N]` of --restart: the policy and its number of tries."""
+    from cloche.engine.units import whole_number
+
+    policy, colon, tries = text.partition(":")
+    return policy or "no", whole_number(tries) if colon else 0
+
+
 def platform(text: str) -> Platform:
     """`linux/arm64/v8`, `linux/amd64` or `arm64`. Raises Invalid."""
     from cloche.oci.platform import Platform, platform_of

@@ -38,13 +38,18 @@ def record_created(db: sqlite3.Connection, job: Job) -> None:
         db.execute("UPDATE containers SET status='created', pid=0, started=0 WHERE id=?", (job.key,))
 
 
-def record_end(db: sqlite3.Connection, job: Job, code: int, reason: str) -> None:
-    """In one transaction: the container's state, and the exit for those who ask after it was removed. Raises
-    RecordError."""
+_ENDED = (
+    "UPDATE containers SET status=?, restarts=restarts+?, pid=0, finished=?, exit_code=?, oom=?, error=? WHERE id=?"
+)
+
+
+def record_end(db: sqlite3.Connection, job: Job, code: int, reason: str, again: bool = False) -> None:
+    """In one transaction: the container's state, and the exit for those who ask after it was removed. again: a policy
+    makes it again. Raises RecordError."""
     at = now()
-    ended = (at, code, job.out_of_memory(), reason, job.key)
+    ended = ("restarting" if again else "exited", again, at, code, job.out_of_memory(), reason, job.key)
     together(
         db,
-        ("UPDATE containers SET status='exited', pid=0, finished=?, exit_code=?, oom=?, error=? WHERE id=?", ended),
+        (_ENDED, ended),
         ("INSERT OR REPLACE INTO exits VALUES (?, ?, ?, ?, ?)", (job.ident, job.attempt, code, reason, at)),
     )

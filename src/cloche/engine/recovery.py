@@ -40,6 +40,7 @@ def adopt(keeper: Keeper) -> None:
     for row in keeper.db.execute("SELECT id FROM containers WHERE status='exited' AND remove=1").fetchall():
         if row["id"] not in keeper.jobs:
             keeper.remove(row["id"])
+    keeper.restarting.adopt()
     try:
         keeper.names.adopt()
     except OSError as error:
@@ -90,7 +91,7 @@ def _adopt_held(keeper: Keeper, key: str) -> None:
 def _is_recorded(keeper: Keeper, job: Job, row: Any) -> bool:
     """Whether its end was seen and written before the death."""
     if not job.is_exec:
-        return bool(row["status"] == database.EXITED)
+        return bool(row["status"] in (database.EXITED, database.RESTARTING))
     return keeper.db.execute("SELECT 1 FROM exits WHERE id=?", (job.ident,)).fetchone() is not None
 
 
@@ -124,15 +125,26 @@ def _adopt_lost(keeper: Keeper, row: Any) -> None:
             raise ProcessLookupError(3, "another boot")
         pidfd = open_process(row["pid"], row["start_time"])
     except OSError:
-        record_end(keeper.db, job, -1, "exit status unknown: it ended while no cloche process was running")
+        delay = keeper.restarting.wanted(job, -1) if row["boot"] == keeper.boot else None
+        reason = "exit status unknown: it ended while no cloche process was running"
+        record_end(keeper.db, job, -1, reason, delay is not None)
         keeper.forget(job)
+        if delay is not None:
+            keeper.restarting.again(ident, delay, job)
         return
     keeper.jobs[ident] = job
     keeper.put(ident, pidfd=pidfd, **_outputs_again(keeper, row))
-    keeper.hold_ports(job, _ports_again(job))
+    hold_ports(keeper, job, _ports_again(job))
     _open_log(keeper, job)
     job.state = "running"
     keeper.watch_running(job)
+
+
+def hold_ports(keeper: Keeper, job: Job, ports: dict[str, int]) -> None:
+    """The sockets of published ports, here and at the holder, a message's worth at a time."""
+    names = list(ports)
+    for at in range(0, len(names), 60):
+        keeper.put(job.key, **{name: ports[name] for name in names[at : at + 60]})
 
 
 def _ports_again(job: Job) -> dict[str, int]:

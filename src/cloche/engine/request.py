@@ -159,6 +159,7 @@ class Security(Value):
 class RunRequest(Value):
     """A container to create and, mostly, to start. detach to cidfile say how the caller goes along with it.
 
+    restart: `no`, `always`, `unless-stopped`, `on-failure`; restart_tries: of the last, 0 for any number.
     network: `none`, `host`, `container:ID`, or the first of its networks (`bridge` is the default one).
     """
 
@@ -179,6 +180,8 @@ class RunRequest(Value):
     sig_proxy: bool = True
     cidfile: str = ""
     networking: Networking = Networking()
+    restart: str = "no"
+    restart_tries: int = 0
 
 
 class ExecRequest(Value):

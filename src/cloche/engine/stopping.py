@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 
-from cloche.engine.database import RUNNING
+from cloche.engine.database import RESTARTING, RUNNING
 from cloche.errors import Conflict, Error, NotFound
 from cloche.kernel.pidfd import KILL, open_process
 
@@ -22,6 +22,7 @@ def send(engine: Engine, container: Container, number: int) -> None:
     what = f"kill container {container.name}"
     if container.status != RUNNING:
         raise Conflict(what, "it is not running")
+    want_end(engine, container)
     try:
         pidfd = open_process(container.pid, container.start_time)
         try:
@@ -49,6 +50,9 @@ def stop(engine: Engine, container: Container, timeout: int | None = None) -> No
     error."""
     import select
 
+    if container.status == RESTARTING and cancel(engine, container):
+        return
+    container = engine.find(container.id) if container.status == RESTARTING else container
     if container.status != RUNNING:
         return
     seconds = container.config.stop_timeout if timeout is None else timeout
@@ -70,6 +74,30 @@ def stop(engine: Engine, container: Container, timeout: int | None = None) -> No
             pass
         finally:
             os.close(pidfd)
+    settle(engine, container)
+
+
+def want_end(engine: Engine, container: Container) -> None:
+    """Somebody asks for its end: no policy makes it again."""
+    if container.config.request.restart != "no":
+        engine.db.execute("UPDATE containers SET stopped=1 WHERE id=?", (container.id,))
+
+
+def cancel(engine: Engine, container: Container) -> bool:
+    """Make one that is about to be made again not; False when it runs by now."""
+    want_end(engine, container)
+    answer, _ = engine.keeper.ask({"op": "cancel", "id": container.id})
+    return bool(answer["cancelled"])
+
+
+def kill(engine: Engine, container: Container) -> None:
+    """SIGKILL, to its recorded end; one that is about to be made again is not."""
+    if container.status == RESTARTING and cancel(engine, container):
+        return
+    try:
+        send(engine, engine.find(container.id), KILL)
+    except Conflict:
+        pass
     settle(engine, container)
 
 

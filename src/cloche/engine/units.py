@@ -153,6 +153,8 @@ def status(
         return "Up " + human_duration(now - started)
     if state == "paused":
         return f"Up {human_duration(now - started)} (Paused)"
+    if state == "restarting":
+        return f"Restarting ({'unknown' if code is None else code}) {human_duration(now - finished)} ago"
     if state == "exited":
         ending = " (out of memory)" if out_of_memory else ""
         return f"Exited ({'unknown' if code is None else code}) {human_duration(now - finished)} ago{ending}"

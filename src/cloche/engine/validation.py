@@ -56,6 +56,7 @@ def check(request: RunRequest) -> RunRequest:
     check_limits(request.resources)
     _check_files(request.files)
     _check_network(request)
+    _check_restart(request)
     _check_namespaces(request)
     security = _check_security(request.security).replace(sysctls=_check_sysctls(request))
     return request.replace(process=process, security=security)
@@ -266,6 +267,22 @@ def _check_shared(what: str, mode: str, *others: str) -> None:
     if mode not in ("", "host", *others) and (not other or not _NAME.issuperset(other)):
         words = ", ".join(("host", *others, "container:ID"))
         raise Invalid(what, f"'{mode}'", f"one of {words}")
+
+
+RESTARTS = ("no", "always", "unless-stopped", "on-failure")
+
+
+def _check_restart(request: RunRequest) -> None:
+    if request.restart not in RESTARTS:
+        raise Invalid(
+            f"invalid restart policy: unknown policy '{request.restart}'", "", f"one of {', '.join(RESTARTS)}"
+        )
+    if request.restart_tries and request.restart != "on-failure":
+        raise Invalid("invalid restart policy", "maximum retry count can only be used with 'on-failure'")
+    if request.restart_tries < 0:
+        raise Invalid("invalid restart policy", "maximum retry count cannot be negative")
+    if request.remove and request.restart != "no":
+        raise Invalid("Conflicting options", "cannot specify both --restart and --rm")
 
 
 def _check_network(request: RunRequest) -> None:

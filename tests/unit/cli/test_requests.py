@@ -79,6 +79,8 @@ FLAGS: list[tuple[list[str], str, object]] = [
     (["--cidfile", "id"], "cidfile", "/cwd/id"),
     (["--cidfile", "/id"], "cidfile", "/id"),
     (["--rm"], "remove", True),
+    (["--restart", "always"], "restart", "always"),
+    (["--restart", "on-failure:3"], "restart_tries", 3),
     (["-d"], "detach", True),
     (["--detach-keys", "ctrl-a,d"], "detach_keys", "ctrl-a,d"),
     (["--sig-proxy=false"], "sig_proxy", False),

@@ -6,7 +6,7 @@ import sys
 from time import time_ns
 
 from cloche.engine.containers import Engine
-from cloche.engine.database import RUNNING
+from cloche.engine.database import RESTARTING, RUNNING
 from cloche.errors import Invalid
 
 TYPE_CHECKING = False
@@ -41,7 +41,7 @@ def main(parsed: Parsed) -> int:
         out.write((format_time(line.time).encode() + b" " if stamps and line.begins else b"") + line.data)
 
     directory = engine.log_directory(container)
-    if not (parsed.on("follow") and container.status == RUNNING):
+    if not (parsed.on("follow") and container.status in (RUNNING, RESTARTING)):
         for line in read(directory, since=since, tail=tail):
             show(line)
         return 0

@@ -7,7 +7,7 @@ from time import time
 from cloche.cli.table import command_text, label_heading, listing, short_id
 from cloche.engine import ports
 from cloche.engine.containers import Engine
-from cloche.engine.database import RUNNING
+from cloche.engine.database import RESTARTING, RUNNING
 from cloche.engine.units import human_duration, status
 from cloche.errors import Conflict, Invalid, NotFound
 
@@ -126,7 +126,7 @@ def select(parsed: Parsed, engine: Engine) -> list[Container]:
     elif parsed.on("all") or any(name in ("status", "exited") for name, _ in filters):
         found = everything
     else:
-        found = [c for c in everything if c.status == RUNNING]
+        found = [c for c in everything if c.status in (RUNNING, RESTARTING)]
     names = {name for name, _ in filters}
     for name in names:  # several of one kind widen, several kinds narrow; labels always narrow
         values = [v for n, v in filters if n == name]

@@ -1,0 +1,136 @@
+"""Restart policies: a container that ends is made again from its own stored plan, after a moment that doubles.
+
+    running ─ends─▶ restarting ─100 ms, 200, ... 1 minute─▶ running        (no: exited)
+
+The state is in the database and the plan in the container's directory, so whoever is killed, the next keeper goes on.
+Who asked for an end (stop, kill) gets one. Source: Docker's restart policies.
+"""
+
+from __future__ import annotations
+
+import os
+from time import time_ns
+
+from cloche.engine.holder import note
+from cloche.engine.job import Job
+from cloche.errors import Invalid
+from cloche.step import stored
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cloche.engine.keeper import Keeper
+
+FIRST, LONGEST = 0.1, 60.0  # seconds until it is made again
+STEADY = 10 * 10**9  # nanoseconds after which a container that ran has nothing to do with the failures before
+
+
+def plan_file(directory: str) -> str:
+    """Where a container's plan is kept for its next start."""
+    return directory + "/plan"
+
+
+class Restarting:
+    """Which containers are made again, and when."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._delays: dict[str, float] = {}
+
+    def keep(self, job: Job) -> None:
+        """Before a start: keep its plan, where it may be needed again. Raises OSError."""
+        if job.is_exec or not job.notes.get("restart"):
+            return
+        path = plan_file(self._keeper.store.container(job.key))
+        with open(path + ".new", "wb", 0) as file:
+            file.write(job.content)
+        os.rename(path + ".new", path)
+
+    def wanted(self, job: Job, code: int) -> float | None:
+        """Seconds until a container that has ended is made again; None when it is not. Raises RecordError."""
+        if job.is_exec or not job.notes.get("restart"):
+            return None
+        policy, tries = job.notes["restart"]
+        row = self._keeper.db.execute(
+            "SELECT stopped, restarts, started FROM containers WHERE id=?", (job.key,)
+        ).fetchone()
+        if row is None or row["stopped"]:
+            self._delays.pop(job.key, None)
+            return None
+        if policy == "on-failure" and (code == 0 or (tries and row["restarts"] >= tries)):
+            self._delays.pop(job.key, None)
+            return None
+        if time_ns() - row["started"] >= STEADY:
+            self._delays.pop(job.key, None)
+        return self._next(job.key)
+
+    def _next(self, key: str) -> float:
+        delay = self._delays.get(key, FIRST)
+        self._delays[key] = min(delay * 2, LONGEST)
+        return delay
+
+    def again(
+        self, key: str, delay: float, before: Job | None = None, wakes: list[tuple[Any, int]] | None = None
+    ) -> None:
+        """Make it again in a moment; who waits for its end, or reads its log (`wakes`), goes on to."""
+        try:
+            with open(plan_file(self._keeper.store.container(key)), "rb") as file:
+                content = file.read()
+            job = Job(key, stored.load(content), {}, os.urandom(8).hex())
+        except (OSError, Invalid) as error:
+            note(f"restart {key}: {error}")
+            self._end(key, before.waiters if before else [])
+            return
+        job.content, job.state = content, "restarting"
+        if before:
+            job.waiters, before.waiters = before.waiters, []
+            job.wakes = [*(wakes or ()), *before.wakes]
+            before.wakes = []
+        self._keeper.jobs[key] = job
+        self._keeper.after(delay, lambda: self._go(job))
+
+    def _go(self, job: Job) -> None:
+        if self._keeper.jobs.get(job.key) is job:
+            job.held = self._keeper.held.setdefault(job.key, {})
+            job.state = "making"
+            job.again = True
+            self._keeper.make(job)
+
+    def failed(self, job: Job, answer: dict[str, Any]) -> bool:
+        """Whether it was a restart that failed: it is tried again, later."""
+        if not job.again:
+            return False
+        error = str(answer.get("error") or answer.get("failure"))
+        done = self._keeper.db.execute(
+            "UPDATE containers SET status='restarting', error=? WHERE id=? AND stopped=0", (error, job.key)
+        )
+        if not done.rowcount:
+            return False
+        self.again(job.key, self._next(job.key), job)
+        return True
+
+    def cancel(self, key: str) -> bool:
+        """Make it not again; False when it is not about to be."""
+        job = self._keeper.jobs.get(key)
+        if job is None or job.state != "restarting":
+            return False
+        del self._keeper.jobs[key]
+        waiters, job.waiters = job.waiters, []
+        job.close()
+        self._end(key, waiters)
+        return True
+
+    def _end(self, key: str, waiters: list[Any]) -> None:
+        self._delays.pop(key, None)
+        self._keeper.db.execute("UPDATE containers SET status='exited' WHERE id=? AND status='restarting'", (key,))
+        row = self._keeper.db.execute("SELECT exit_code, error FROM containers WHERE id=?", (key,)).fetchone()
+        for client in waiters:
+            client.answer({"exit": row["exit_code"], "reason": row["error"]} if row else {"exit": None})
+
+    def adopt(self) -> None:
+        """After a death: those that were about to be made again."""
+        rows = self._keeper.db.execute("SELECT id FROM containers WHERE status='restarting'").fetchall()
+        for row in rows:
+            if row["id"] not in self._keeper.jobs:
+                self.again(row["id"], FIRST)
