@@ -146,6 +146,13 @@ def _exit_info() -> None:
         raise OSError(38, "PIDFD_GET_INFO")
 
 
+def _ps() -> None:
+    """It asks /proc for more than every kernel tells: User Mode Linux has no boot time."""
+    import subprocess
+
+    subprocess.run(["ps", "-ef"], check=True, capture_output=True)
+
+
 def _bridge() -> None:
     """A bridge and a pair of links, in a network namespace of the child's own."""
     from cloche.kernel import rtnetlink
@@ -176,6 +183,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "netns": _namespace(NEWNET),
     "bridge": lambda: succeeds(_bridge),
     "nf_tables": lambda: succeeds(_nf_tables),
+    "ps": lambda: succeeds(_ps),
     "timens": _namespace(NEWTIME),
     "cgroupns": _namespace(NEWCGROUP),
     "seccomp": lambda: Path("/proc/sys/kernel/seccomp/actions_avail").exists(),

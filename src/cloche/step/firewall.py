@@ -5,7 +5,7 @@ The rules themselves are in step.ruleset, which nobody needs who only makes plan
 
 from __future__ import annotations
 
-from errno import EEXIST
+from errno import EEXIST, EPROTONOSUPPORT
 
 from cloche.step.base import Step, quote
 
@@ -140,10 +140,14 @@ class AddElement(Step):
     def take_down(self) -> None:
         from cloche.kernel.nftables import delete_element, has_element, has_table, host
 
+        try:
+            there = has_table(host(), self.table)
+        except OSError as error:
+            if error.errno == EPROTONOSUPPORT:  # a kernel without nf_tables: there is nothing to take back
+                return
+            raise
         element = self._element()
-        if has_table(host(), self.table) and has_element(
-            host(), element
-        ):  # never another's, whose port kept this one from starting
+        if there and has_element(host(), element):  # never another's, whose port kept this one from starting
             host().ask(*delete_element(element))
 
 
