@@ -7,7 +7,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cloche.engine.containers import Container as Record
     from cloche.engine.processes import Listing
@@ -78,3 +78,41 @@ class Handling:
         )
         wanted = Limits(size, swap, soft, units.cpus(str(cpus)), cpu_shares, cpuset_cpus, pids_limit)
         update(self.client.engine, self._refresh(), wanted)
+
+    def diff(self) -> list[tuple[str, str]]:
+        """What it changed in its image's files: (A added | C changed | D deleted, path)."""
+        import os
+
+        from cloche.engine.changes import changes
+
+        return [(c.kind, os.fsdecode(c.path)) for c in changes(self.client.engine, self._refresh())]
+
+    def copy_in(self, source: str, destination: str, *, follow: bool = False, archive: bool = False) -> None:
+        """`cloche cp SOURCE CONTAINER:DESTINATION`. archive: keep owners."""
+        from cloche.engine.copying import copy_in
+
+        copy_in(self.client.engine, self._refresh(), source, destination, follow, archive)
+
+    def copy_out(self, source: str, destination: str, *, follow: bool = False, archive: bool = False) -> None:
+        """`cloche cp CONTAINER:SOURCE DESTINATION`. archive: keep owners."""
+        from cloche.engine.copying import copy_out
+
+        copy_out(self.client.engine, self._refresh(), source, destination, follow, archive)
+
+    def get_archive(self, path: str) -> Iterator[bytes]:
+        """A file or directory of it as a tar stream."""
+        from cloche.engine.copying import read
+
+        return read(self.client.engine, self._refresh(), path)
+
+    def put_archive(self, path: str, data: Iterator[bytes]) -> None:
+        """Unpack a tar stream in a directory of it."""
+        from cloche.engine.copying import write
+
+        write(self.client.engine, self._refresh(), data, path)
+
+    def export(self) -> Iterator[bytes]:
+        """All its files as a tar stream, without what is mounted in it."""
+        from cloche.engine.copying import export
+
+        return export(self.client.engine, self._refresh())

@@ -16,7 +16,7 @@ from cloche.errors import Conflict
 from cloche.kernel.freezer import is_frozen
 from cloche.sdk import Client, Container
 from commands import COMMAND, cloche, ok
-from probes import cgroup_mounts, layout, requires
+from probes import available, cgroup_mounts, layout, requires
 
 HAS_FREEZER = "freezer" in cgroup_mounts() or layout() == "v2"
 pytestmark = [
@@ -130,8 +130,9 @@ def test_a_keeper_that_dies_changes_nothing(store: Path) -> None:
     ok("unpause", "box")
     until(lambda: lines() > count)
     ok("stop", "box")
-    assert ok("inspect", "-f", "{{.State.ExitCode}}", "box") == "6"
     client.close()
+    code = ok("inspect", "-f", "{{.State.ExitCode}}", "box")
+    assert code == "6" or (code == "-1" and not available("exit_info")), "its parent has died: older kernels forget"
 
 
 def test_whoever_is_killed_in_the_middle_the_state_is_what_the_kernel_says(store: Path) -> None:

@@ -167,6 +167,9 @@ VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of
     "attach": ("Containers", "connect this terminal to a running container"),
     "logs": ("Containers", "print what a container wrote"),
     "ps": ("Containers", "list containers"),
+    "diff": ("Containers", "list what a container changed in its image's files"),
+    "cp": ("Containers", "copy files between a container and this host"),
+    "export": ("Containers", "write a container's files as a tar archive"),
     "top": ("Containers", "list the processes of a container"),
     "plan": ("See through", "print what `run` would ask of the kernel, and run nothing"),
     "inspect": ("See through", "print all that is known of containers and images, as JSON"),
@@ -186,8 +189,8 @@ VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of
 }
 OWN_NOUNS = ("network", "system")  # behind these stands a second word: cli.nouns
 MISSING_VERBS = (
-    "build builder buildx checkpoint commit compose config container context cp diff events export history image "
-    "import manifest node plugin push save search secret service stack stats swarm trust volume"
+    "build builder buildx checkpoint commit compose config container context events history image import manifest "
+    "node plugin push save search secret service stack stats swarm trust volume"
 )  # Docker's, refused by name
 
 
@@ -276,6 +279,27 @@ _REST: dict[str, tuple[str, int, int, tuple[Row, ...], tuple[str, ...], str]] = 
         ),
         ("cloche update -m 256m --memory-swap 512m web", "cloche update --cpus 1.5 --pids-limit 100 web db"),
         "blkio-weight cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpuset-mems restart",
+    ),
+    "diff": ("CONTAINER", 1, 1, (), ("cloche diff web", "cloche diff web | grep ^A"), ""),
+    "cp": (
+        "CONTAINER:PATH PATH|-  or  PATH|- CONTAINER:PATH",
+        2,
+        2,
+        (
+            ("archive", "a", "bool", "", "keep owners (root's inside, yours outside)"),
+            ("follow-link", "L", "bool", "", "what a link at the source leads to"),
+            ("quiet", "q", "bool", "", "say nothing"),
+        ),
+        ("cloche cp web:/etc/passwd .", "cloche cp ./site/. web:/srv"),
+        "",
+    ),
+    "export": (
+        "CONTAINER",
+        1,
+        1,
+        (("output", "o", "text", "FILE", "a file (standard output)"),),
+        ("cloche export -o web.tar web", "cloche export web | tar t"),
+        "",
     ),
     "top": ("CONTAINER [PS OPTION...]", 1, -1, (), ("cloche top web", "cloche top web -o pid,user,args"), ""),
     "pause": ("CONTAINER [CONTAINER...]", 1, -1, (), ("cloche pause web", "cloche pause web db"), ""),

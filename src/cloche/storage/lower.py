@@ -110,6 +110,24 @@ class Lower:
             layers = going
         return Found(layers[0], path, os.stat(path or b".", dir_fd=layers[0], follow_symlinks=False))
 
+    def names(self, path: bytes) -> set[bytes]:
+        """What the merged directory at `path` has in it; nothing where there is none."""
+        found: set[bytes] = set()
+        for layer in self._layers:
+            try:
+                found.update(_listed(layer, path))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+        return {name for name in found if self.find(path + b"/" + name if path else name) is not None}
+
+
+def _listed(layer: int, path: bytes) -> list[bytes]:
+    fd = os.open(path or b".", _FOLDER, dir_fd=layer)
+    try:
+        return [os.fsencode(name) for name in os.listdir(fd)]
+    finally:
+        os.close(fd)
+
 
 def is_kept(name: str) -> bool:
     """Whether an extended attribute of that name belongs to a layer: file capabilities, and what users set.
