@@ -388,3 +388,14 @@ def test_another_firewall_that_drops_what_is_forwarded(store: Path, owner: str) 
         assert link not in after
     else:
         assert "the firewall chain ip filter FORWARD drops" in done.stderr and f"$way {link} accept" in done.stderr
+
+
+def test_a_port_is_free_when_its_container_is_gone(store: Path) -> None:
+    """The holder has the socket too: whoever hears of the end must find it closed there as well."""
+    port = free_port()
+    for number in range(25):
+        name = f"box{number}"
+        ok("run", "-d", "--name", name, "-p", f"{port}:80", "starter", "sleep", "1000")
+        ok("rm", "-f", name)
+    for _ in range(10):
+        ok("run", "--rm", "-p", f"{port}:80", "starter", "true")

@@ -1,11 +1,10 @@
 """The keeper: makes containers, copies their output, reaps them, records their ends. One for a store.
 
-Its loop never waits for one container: bell works in another process, output is spliced in bounded pieces, what must be
-tried again has a time. Whatever it may lose by being killed is held by the holder or written in the database: see
-engine.holder. What clients ask is in engine.answers, what follows a death in engine.recovery.
+Its loop never waits for one container: bell works in another process, output is spliced in bounded pieces. Whatever it
+may lose by being killed is held by the holder or written in the database. What clients ask is in engine.answers.
 
 Order of a create: descriptors to the holder, clone, pidfd to the holder, record, gate. Order of an end: drain, record,
-undo, reap, drop. Every part may be done twice.
+undo, reap, drop. Every part may be done twice: engine.recovery.
 """
 
 from __future__ import annotations
@@ -455,6 +454,8 @@ class Keeper(Loop):
         if "pidfd" in job.held:
             reap(job.held["pidfd"])
         self.tell({"op": "drop", "key": job.key})
+        if "port0" in job.held:
+            self.status_of_holders_child("")  # answered behind the drop: who hears of the end finds the ports free
         drop(self.held, job.key)
         self.jobs.pop(job.key, None)
         if job.notes.get("remove"):
