@@ -279,8 +279,6 @@ def test_the_default_profile_compiles_in_time() -> None:
         compile_filter(profile)
         times.append(time.thread_time() - began)
     assert min(times) < 0.2, "seconds of CPU, many times what it takes; a first start with these waits for it"
-        "seconds of CPU, many times what it takes; a first start with these capabilities waits for it"
-    )
 
 
 def load(program: bytes, flags: int) -> int:

@@ -3,8 +3,7 @@
 Its loop never waits for one container: bell works in another process, output is spliced in bounded pieces. Whatever it
 may lose by being killed is held by the holder or written in the database. What clients ask is in engine.answers.
 
-Order of a create: descriptors to the holder, clone, pidfd to the holder, record, gate. Order of an end: drain, record,
-undo, reap, drop. Every part may be done twice: engine.recovery.
+A create: descriptors to the holder, clone, pidfd to the holder, record, gate. An end: drain, record, undo, reap, drop.
 """
 
 from __future__ import annotations
