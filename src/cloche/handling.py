@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from cloche.engine.containers import Container as Record
     from cloche.engine.processes import Listing
+    from cloche.engine.usage import Usage
     from cloche.sdk import Client
 
 
@@ -116,3 +117,9 @@ class Handling:
         from cloche.engine.copying import export
 
         return export(self.client.engine, self._refresh())
+
+    def stats(self) -> Usage:
+        """What it uses now; `cpu_percent` of two such looks is its load between them."""
+        from cloche.engine.usage import look
+
+        return look(self.client.engine, self._refresh())

@@ -170,6 +170,7 @@ VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of
     "diff": ("Containers", "list what a container changed in its image's files"),
     "cp": ("Containers", "copy files between a container and this host"),
     "export": ("Containers", "write a container's files as a tar archive"),
+    "stats": ("Containers", "print what containers use, again and again"),
     "top": ("Containers", "list the processes of a container"),
     "plan": ("See through", "print what `run` would ask of the kernel, and run nothing"),
     "inspect": ("See through", "print all that is known of containers and images, as JSON"),
@@ -190,7 +191,7 @@ VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of
 OWN_NOUNS = ("network", "system")  # behind these stands a second word: cli.nouns
 MISSING_VERBS = (
     "build builder buildx checkpoint commit compose config container context events history image import manifest "
-    "node plugin push save search secret service stack stats swarm trust volume"
+    "node plugin push save search secret service stack swarm trust volume"
 )  # Docker's, refused by name
 
 
@@ -299,6 +300,19 @@ _REST: dict[str, tuple[str, int, int, tuple[Row, ...], tuple[str, ...], str]] = 
         1,
         (("output", "o", "text", "FILE", "a file (standard output)"),),
         ("cloche export -o web.tar web", "cloche export web | tar t"),
+        "",
+    ),
+    "stats": (
+        "[CONTAINER...]",
+        0,
+        -1,
+        (
+            ("all", "a", "bool", "", "also those that do not run"),
+            LISTING,
+            ("no-stream", "", "bool", "", "only once"),
+            NO_TRUNC,
+        ),
+        ("cloche stats", "cloche stats --no-stream --format json web"),
         "",
     ),
     "top": ("CONTAINER [PS OPTION...]", 1, -1, (), ("cloche top web", "cloche top web -o pid,user,args"), ""),

@@ -9,6 +9,7 @@ from cloche.errors import Invalid
 
 _BINARY = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 _DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
+_POWERS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _MOST = (1 << 63) - 1
 _DIGITS = frozenset("0123456789")
@@ -115,6 +116,15 @@ def human_size(count: float, precision: int = 3) -> str:
         count /= 1000
         unit += 1
     return f"{count:.{precision}g}{_DECIMAL[unit]}"
+
+
+def binary_size(count: float) -> str:
+    """`1.234MiB`: bytes in powers of 1024."""
+    unit = 0
+    while count >= 1024 and unit < len(_POWERS) - 1:
+        count /= 1024
+        unit += 1
+    return f"{count:.4g}{_POWERS[unit]}"
 
 
 def human_duration(span: float) -> str:
