@@ -172,6 +172,7 @@ VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of
     "export": ("Containers", "write a container's files as a tar archive"),
     "stats": ("Containers", "print what containers use, again and again"),
     "top": ("Containers", "list the processes of a container"),
+    "events": ("See through", "print what happens to containers and images, as it happens"),
     "plan": ("See through", "print what `run` would ask of the kernel, and run nothing"),
     "inspect": ("See through", "print all that is known of containers and images, as JSON"),
     "info": ("See through", "print facts about this host and its store"),
@@ -190,8 +191,8 @@ VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of
 }
 OWN_NOUNS = ("network", "system")  # behind these stands a second word: cli.nouns
 MISSING_VERBS = (
-    "build builder buildx checkpoint commit compose config container context events history image import manifest "
-    "node plugin push save search secret service stack swarm trust volume"
+    "build builder buildx checkpoint commit compose config container context history image import manifest node "
+    "plugin push save search secret service stack swarm trust volume"
 )  # Docker's, refused by name
 
 
@@ -479,6 +480,19 @@ _REST: dict[str, tuple[str, int, int, tuple[Row, ...], tuple[str, ...], str]] = 
             ("add", "", "list", "PATH", "a file or folder to pack too"),
         ),
         ("cloche pack -t tools sh ls cat", "cloche pack -t py --add /usr/lib/python3.11 python3"),
+        "",
+    ),
+    "events": (
+        "",
+        0,
+        0,
+        (
+            FILTER,
+            ("format", "", "text", "FORMAT", "json or a Go template"),
+            ("since", "", "text", "TIME", "from then on: 2013-01-02T13:23:37Z, or 42m ago"),
+            ("until", "", "text", "TIME", "end there"),
+        ),
+        ("cloche events", "cloche events --since 10m --until 0s --filter event=die"),
         "",
     ),
     "version": ("", 0, 0, (TEMPLATE,), ("cloche version", "cloche version -f json"), ""),

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.engine.store import Store
 
-VERSION = 4
+VERSION = 5
 CREATED, RUNNING, EXITED, RESTARTING = "created", "running", "exited", "restarting"
 UNKNOWN_EXIT = -1
 
@@ -34,6 +34,63 @@ CREATE TABLE IF NOT EXISTS exits (
 );
 CREATE TABLE IF NOT EXISTS ranges (container TEXT PRIMARY KEY, first INTEGER NOT NULL UNIQUE, size INTEGER NOT NULL);
 """
+_NOW = "CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER) * 1000000"
+_INSERT = "INSERT INTO events (time, kind, action, actor, name, image, labels, attributes) VALUES"
+
+
+def _trigger(name: str, when: str, row: str, time: str, action: str, attributes: str = "''") -> str:
+    """An event of a container, written in the transaction that changes its row."""
+    labels = "NULL"
+    if name == "create":  # only there: an image's may be long
+        labels = f"CASE WHEN json_valid({row}.config) THEN json_extract({row}.config, '$.labels') END"
+    values = f"{time}, 'container', '{action}', {row}.id, {row}.name, {row}.image, {labels}, {attributes}"
+    return f"CREATE TRIGGER event_{name} {when} BEGIN {_INSERT} ({values}); END;\n"
+
+
+_CHANGED = "AFTER UPDATE OF {0} ON containers WHEN NEW.{0} IS NOT OLD.{0} AND NEW.{0} = {1}"
+_EVENTS = (
+    """
+CREATE TABLE events (
+  number INTEGER PRIMARY KEY, time INTEGER NOT NULL, kind TEXT NOT NULL, action TEXT NOT NULL, actor TEXT NOT NULL,
+  name TEXT NOT NULL, image TEXT NOT NULL, labels TEXT, attributes TEXT NOT NULL
+);
+CREATE TRIGGER events_bounded AFTER INSERT ON events WHEN NEW.number % 100 = 0 BEGIN
+  DELETE FROM events WHERE number <= NEW.number - 10000; END;
+"""
+    + _trigger("create", "AFTER INSERT ON containers", "NEW", "NEW.created", "create")
+    + _trigger("start", _CHANGED.format("status", "'running'"), "NEW", "NEW.started", "start")
+    + _trigger("oom", _CHANGED.format("oom", "1"), "NEW", "NEW.finished", "oom")
+    + _trigger(
+        "die",
+        "AFTER UPDATE OF status ON containers WHEN OLD.status = 'running' AND NEW.status IN ('exited', 'restarting')",
+        "NEW",
+        "NEW.finished",
+        "die",
+        "json_object('exitCode', CAST(NEW.exit_code AS TEXT), 'execDuration',"
+        " CAST((NEW.finished - NEW.started) / 1000000000 AS TEXT))",
+    )
+    + _trigger("pause", _CHANGED.format("paused", "1"), "NEW", _NOW, "pause")
+    + _trigger("unpause", _CHANGED.format("paused", "0"), "NEW", _NOW, "unpause")
+    + _trigger(
+        "rename",
+        "AFTER UPDATE OF name ON containers WHEN NEW.name IS NOT OLD.name",
+        "NEW",
+        _NOW,
+        "rename",
+        "json_object('oldName', '/' || OLD.name)",
+    )
+    + _trigger("destroy", "AFTER DELETE ON containers", "OLD", _NOW, "destroy")
+    + "".join(
+        f"CREATE TRIGGER event_image_{action} AFTER {change} BEGIN"
+        f" {_INSERT} ({_NOW}, 'image', '{action}', {row}, {name}, '', NULL, ''); END;\n"
+        for action, change, row, name in (
+            ("create", "INSERT ON images", "NEW.id", "NEW.id"),
+            ("delete", "DELETE ON images", "OLD.id", "OLD.id"),
+            ("tag", "INSERT ON tags", "NEW.image", "NEW.reference"),
+            ("untag", "DELETE ON tags", "OLD.image", "OLD.reference"),
+        )
+    )
+)
 # what each version has added to the one before
 ADDED = {
     2: """
@@ -54,6 +111,7 @@ ALTER TABLE containers ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE containers ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE containers ADD COLUMN stopped INTEGER NOT NULL DEFAULT 0;
 """,
+    5: _EVENTS,
 }
 
 
@@ -87,9 +145,12 @@ def _bring_up_to_date(db: sqlite3.Connection) -> None:
     version = db.execute("PRAGMA user_version").fetchone()[0]
     scripts = [SCHEMA, IMAGES] if version == 0 else []
     scripts += [text for number, text in ADDED.items() if number > version]
-    for statement in "".join(scripts).split(";"):
-        if statement.strip():
+    statement = ""
+    for part in "".join(scripts).split(";"):
+        statement += part + ";"  # a trigger has several in it
+        if statement.strip(" \n;") and sqlite3.complete_statement(statement):
             db.execute(statement)
+            statement = ""
     db.execute(f"PRAGMA user_version={VERSION}")
     db.execute("COMMIT")
 

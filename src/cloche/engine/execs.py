@@ -43,7 +43,13 @@ def execute(engine: Engine, container: Container, request: ExecRequest, console:
     made = plan_joining(
         joining(container.config, request, engine.store, container.id, first, facts, ident), engine.host
     )
-    notes = {"tty": request.tty, "stdin": request.interactive, "stdin_once": True, "detached": request.detach}
+    notes = {
+        "tty": request.tty,
+        "stdin": request.interactive,
+        "stdin_once": True,
+        "detached": request.detach,
+        "command": " ".join(request.command),
+    }
     content = dump(stored(made, flatten(made), notes))
     answer, fds = engine.keeper.ask({"op": "exec", "id": ident, "container": container.id}, content)
     if "failure" in answer:

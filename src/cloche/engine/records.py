@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from cloche.engine.database import together
+from cloche.engine.events import statement
 from cloche.engine.job import now
 from cloche.engine.sqlite import sqlite3
 from cloche.errors import Conflict
@@ -21,6 +22,9 @@ __all__ = ["RecordError", "record_created", "record_end", "record_running"]
 def record_running(db: sqlite3.Connection, job: Job, boot: str) -> None:
     """All that finds it again when every process of ours has died. Raises Conflict when it is gone, RecordError."""
     if job.is_exec:
+        container, command = job.key.split(":")[1], job.notes.get("command", "")
+        for action in ("exec_create", "exec_start"):
+            db.execute(*statement(container, f"{action}: {command}", {"execID": job.ident}))
         return
     outputs = ",".join(str(os.fstat(job.held[name]).st_ino) for name in ("out", "err") if name in job.held)
     done = db.execute(
@@ -48,8 +52,12 @@ def record_end(db: sqlite3.Connection, job: Job, code: int, reason: str, again: 
     makes it again. Raises RecordError."""
     at = now()
     ended = ("restarting" if again else "exited", again, at, code, job.out_of_memory(), reason, job.key)
+    died = []
+    if job.is_exec:
+        died.append(statement(job.key.split(":")[1], "exec_die", {"execID": job.ident, "exitCode": str(code)}))
     together(
         db,
+        *died,
         (_ENDED, ended),
         ("INSERT OR REPLACE INTO exits VALUES (?, ?, ?, ?, ?)", (job.ident, job.attempt, code, reason, at)),
     )

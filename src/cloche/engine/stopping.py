@@ -9,6 +9,7 @@ import os
 import signal
 
 from cloche.engine.database import RESTARTING, RUNNING
+from cloche.engine.events import record
 from cloche.errors import Conflict, Error, NotFound
 from cloche.kernel.pidfd import KILL, open_process
 
@@ -33,6 +34,7 @@ def send(engine: Engine, container: Container, number: int) -> None:
         raise Conflict(what, "it is not running") from None
     except OSError as error:
         raise Error(what, error.errno or 5) from error
+    record(engine.db, container.id, "kill", signal=str(number))
     if number in (KILL, container.config.stop_signal) and _is_marked(engine, container.id):
         from cloche.engine.pausing import thaw
 
@@ -75,6 +77,7 @@ def stop(engine: Engine, container: Container, timeout: int | None = None) -> No
         finally:
             os.close(pidfd)
     settle(engine, container)
+    record(engine.db, container.id, "stop")
 
 
 def want_end(engine: Engine, container: Container) -> None:
@@ -121,6 +124,7 @@ def restart(engine: Engine, container: Container, timeout: int | None = None) ->
         finally:
             set_removal(engine, container.id, container.remove)
     engine.start(engine.find(container.id))
+    record(engine.db, container.id, "restart")
 
 
 def set_removal(engine: Engine, ident: str, remove: bool) -> None:

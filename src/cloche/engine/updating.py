@@ -8,6 +8,7 @@ from __future__ import annotations
 from cloche.engine import config as configs
 from cloche.engine.bundle import resources
 from cloche.engine.database import RUNNING
+from cloche.engine.events import record
 from cloche.engine.facts import check_limits as check_machine
 from cloche.engine.request import memory_and_swap
 from cloche.engine.sqlite import sqlite3
@@ -104,5 +105,7 @@ def _store(engine: Engine, container: Container, text: str) -> None:
         done = engine.db.execute("UPDATE containers SET config=? WHERE id=? AND config=?", (text, container.id, before))
     except sqlite3.Error as error:
         raise Error(what, str(error), "is the disk full?") from error
-    if not done.rowcount:
+    if done.rowcount:
+        record(engine.db, container.id, "update")
+    else:
         raise Conflict(what, "it was changed or removed meanwhile", "try again")

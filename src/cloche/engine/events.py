@@ -1,0 +1,115 @@
+"""events: what happened to containers and images, the newest 10,000, in the order in which it was recorded.
+
+The database's own triggers write most of them: in the transaction that changes the state, whoever changes it, so that
+no killed process loses one. What changes no row (a signal, a limit) is recorded by who does it. Who follows waits for
+writes to the database's log (inotify(7)).
+"""
+
+from __future__ import annotations
+
+import os
+from time import time_ns
+
+from cloche.document import dumps, loads
+from cloche.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloche.engine.containers import Engine
+    from cloche.engine.sqlite import sqlite3
+
+KEPT = 10_000
+_AGAIN = (0.001, 0.01, 0.1)  # seconds after a write when it is looked again: it is seen a moment after it was written
+
+
+class Event(Value):
+    """One thing that happened. kind: `container` or `image`; attributes: Docker's, labels among them; time: ns."""
+
+    number: int
+    time: int
+    kind: str
+    action: str
+    actor: str
+    attributes: dict[str, str]
+
+
+def record(db: sqlite3.Connection, ident: str, action: str, **attributes: str) -> None:
+    """Something that a container did or suffered, and that changes no row of it. Raises sqlite3.Error."""
+    db.execute(*statement(ident, action, attributes))
+
+
+def statement(ident: str, action: str, attributes: dict[str, str]) -> tuple[str, tuple[object, ...]]:
+    """The same as a statement of a transaction; of a container that is gone, nothing is recorded."""
+    text = (
+        "INSERT INTO events (time, kind, action, actor, name, image, labels, attributes)"
+        " SELECT ?, 'container', ?, id, name, image, NULL, ? FROM containers WHERE id=?"
+    )
+    return text, (time_ns(), action, dumps(attributes), ident)
+
+
+def _event(row: sqlite3.Row, labels: dict[str, str]) -> Event:
+    attributes = dict(labels)
+    attributes |= {"image": row["image"]} if row["image"] else {}
+    attributes |= {"name": row["name"]} if row["name"] else {}
+    attributes |= loads(row["attributes"]) if row["attributes"] else {}
+    return Event(row["number"], row["time"], row["kind"], row["action"], row["actor"], attributes)
+
+
+def _labels(db: sqlite3.Connection, actor: str) -> dict[str, str]:
+    """A container's labels, from its record, or from the event of its making when it is gone."""
+    row = db.execute(
+        "SELECT json_extract(config, '$.labels') AS labels FROM containers WHERE id=?1 AND json_valid(config) UNION ALL"
+        " SELECT labels FROM events WHERE actor=?1 AND labels IS NOT NULL LIMIT 1",
+        (actor,),
+    ).fetchone()
+    return dict(loads(row["labels"])) if row and row["labels"] else {}
+
+
+def read(db: sqlite3.Connection, after: int = 0) -> list[Event]:
+    """Those with a higher number, oldest first. Raises sqlite3.Error."""
+    rows = db.execute("SELECT * FROM events WHERE number > ? ORDER BY number", (after,)).fetchall()
+    known: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row["kind"] == "container" and row["actor"] not in known:
+            known[row["actor"]] = _labels(db, row["actor"])
+    return [_event(row, known.get(row["actor"], {})) for row in rows]
+
+
+def last(db: sqlite3.Connection) -> int:
+    """The newest one's number."""
+    return int(db.execute("SELECT max(number) FROM events").fetchone()[0] or 0)
+
+
+def follow(engine: Engine, after: int, until: int = 0) -> Iterator[Event]:
+    """Those with a higher number as they come, until a moment (nanoseconds since 1970; 0: for ever). Raises OSError."""
+    import select
+
+    from cloche.kernel.inotify import IN_MODIFY, add_watch, clear, inotify_init
+
+    db = engine.db
+    found = read(db, after)  # the log is there from the first reading on, and as long as we are
+    fd = inotify_init()
+    try:
+        add_watch(fd, engine.store.root + "/db-wal", IN_MODIFY)
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        waits: list[float] = list(_AGAIN)  # one may have come between reading and watching
+        while True:
+            for event in found:
+                if until and event.time > until:
+                    return
+                after = event.number
+                yield event
+            left = (until - time_ns()) / 1e9 if until else None
+            if left is not None and left <= 0:
+                return
+            wait = waits.pop(0) if waits else left
+            wait = min(wait, left) if wait is not None and left is not None else wait
+            if poll.poll(None if wait is None else wait * 1000 + 1):
+                clear(fd)
+                waits = list(_AGAIN)
+            found = read(db, after)
+    finally:
+        os.close(fd)
