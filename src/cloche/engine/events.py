@@ -11,6 +11,7 @@ import os
 from time import time_ns
 
 from cloche.document import dumps, loads
+from cloche.engine.sqlite import sqlite3
 from cloche.value import Value
 
 TYPE_CHECKING = False
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cloche.engine.containers import Engine
-    from cloche.engine.sqlite import sqlite3
 
 KEPT = 10_000
 _AGAIN = (0.001, 0.01, 0.1)  # seconds after a write when it is looked again: it is seen a moment after it was written
@@ -36,8 +36,12 @@ class Event(Value):
 
 
 def record(db: sqlite3.Connection, ident: str, action: str, **attributes: str) -> None:
-    """Something that a container did or suffered, and that changes no row of it. Raises sqlite3.Error."""
-    db.execute(*statement(ident, action, attributes))
+    """Something that a container did or suffered, and that changes no row of it. It has happened: a disk that has no
+    room for its event does not make it fail."""
+    try:
+        db.execute(*statement(ident, action, attributes))
+    except sqlite3.Error:
+        return
 
 
 def statement(ident: str, action: str, attributes: dict[str, str]) -> tuple[str, tuple[object, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from cloche.engine.database import together
-from cloche.engine.events import statement
+from cloche.engine.events import record, statement
 from cloche.engine.job import now
 from cloche.engine.sqlite import sqlite3
 from cloche.errors import Conflict
@@ -24,7 +24,7 @@ def record_running(db: sqlite3.Connection, job: Job, boot: str) -> None:
     if job.is_exec:
         container, command = job.key.split(":")[1], job.notes.get("command", "")
         for action in ("exec_create", "exec_start"):
-            db.execute(*statement(container, f"{action}: {command}", {"execID": job.ident}))
+            record(db, container, f"{action}: {command}", execID=job.ident)
         return
     outputs = ",".join(str(os.fstat(job.held[name]).st_ino) for name in ("out", "err") if name in job.held)
     done = db.execute(
