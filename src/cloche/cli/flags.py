@@ -177,7 +177,7 @@ VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of
     "inspect": ("See through", "print all that is known of containers and images, as JSON"),
     "info": ("See through", "print facts about this host and its store"),
     "version": ("See through", "print versions"),
-    "system": ("See through", "what runs after a boot: restore, install; info"),
+    "system": ("See through", "all of it: df, prune, restore, install, info, events"),
     "network": ("Networks", "networks: create, ls, inspect, rm, prune, connect, disconnect"),
     "port": ("Networks", "print which ports of the host lead to a container"),
     "pull": ("Images", "fetch an image from a registry"),
@@ -189,9 +189,9 @@ VERBS: dict[str, tuple[str, str]] = {  # name: (group, summary), in the order of
     "login": ("Images", "log in to a registry"),
     "logout": ("Images", "log out of a registry"),
 }
-OWN_NOUNS = ("network", "system")  # behind these stands a second word: cli.nouns
+OWN_NOUNS = ("container", "image", "network", "system")  # behind these stands a second word: cli.nouns
 MISSING_VERBS = (
-    "build builder buildx checkpoint commit compose config container context history image import manifest node "
+    "build builder buildx checkpoint commit compose config context history import manifest node "
     "plugin push save search secret service stack swarm trust volume"
 )  # Docker's, refused by name
 

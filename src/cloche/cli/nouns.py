@@ -9,8 +9,80 @@ from cloche.cli.flags import FILTER, HELP, LISTING, NO_TRUNC, QUIET, TEMPLATE, R
 
 Entry = tuple[str, str, int, int, tuple[Row, ...], tuple[str, ...], str]
 
+_FORCE: Row = ("force", "f", "bool", "", "do not ask")
+_PRUNED: Row = ("filter", "", "filter", "NAME=VALUE", "label=, label!= or until=; may be given again")
+
 # noun: (what it is about, verb: (summary, usage, fewest and most arguments, rows, examples, missing))
 NOUNS: dict[str, tuple[str, dict[str, Entry]]] = {
+    "container": (
+        "containers: prune, and all verbs that have no noun",
+        {
+            "prune": (
+                "remove all containers that do not run",
+                "",
+                0,
+                0,
+                (_FORCE, _PRUNED, HELP),
+                ("cloche container prune", "cloche container prune -f --filter until=24h"),
+                "",
+            ),
+        },
+    ),
+    "image": (
+        "images: prune, ls, rm, load, tag",
+        {
+            "prune": (
+                "remove images that nobody uses",
+                "",
+                0,
+                0,
+                (("all", "a", "bool", "", "also those that have a name"), _FORCE, _PRUNED, HELP),
+                ("cloche image prune", "cloche image prune -a -f --filter label=test"),
+                "",
+            ),
+        },
+    ),
+    "system": (
+        "all of it: df, prune, restore, install, info, events",
+        {
+            "prune": (
+                "remove stopped containers, networks and images that nobody uses",
+                "",
+                0,
+                0,
+                (("all", "a", "bool", "", "also images that have a name"), _FORCE, _PRUNED, HELP),
+                ("cloche system prune", "cloche system prune -af"),
+                "volumes",
+            ),
+            "df": (
+                "print the room that images and containers take",
+                "",
+                0,
+                0,
+                (LISTING, ("verbose", "v", "bool", "", "a line each"), HELP),
+                ("cloche system df", "cloche system df -v"),
+                "",
+            ),
+            "restore": (
+                "start what its restart policy wants to run, after a boot",
+                "",
+                0,
+                0,
+                (HELP,),
+                ("cloche system restore", "cloche --root /srv/cloche system restore"),
+                "",
+            ),
+            "install": (
+                "write a systemd unit that restores at boot",
+                "",
+                0,
+                0,
+                (("path", "", "text", "FILE", "where (/etc/systemd/system/cloche.service)"), HELP),
+                ("cloche system install", "cloche system install --path /tmp/cloche.service"),
+                "",
+            ),
+        },
+    ),
     "network": (
         "networks: create, ls, inspect, rm, prune, connect, disconnect",
         {
@@ -94,30 +166,11 @@ NOUNS: dict[str, tuple[str, dict[str, Entry]]] = {
             ),
         },
     ),
-    "system": (
-        "what runs after a boot: restore, install; info",
-        {
-            "restore": (
-                "start what its restart policy wants to run, after a boot",
-                "",
-                0,
-                0,
-                (HELP,),
-                ("cloche system restore", "cloche --root /srv/cloche system restore"),
-                "",
-            ),
-            "install": (
-                "write a systemd unit that restores at boot",
-                "",
-                0,
-                0,
-                (("path", "", "text", "FILE", "where (/etc/systemd/system/cloche.service)"), HELP),
-                ("cloche system install", "cloche system install --path /tmp/cloche.service"),
-                "",
-            ),
-        },
-    ),
 }
+_OF_CONTAINERS = (
+    "run create start stop kill rm wait exec attach logs port "
+    "restart rename pause unpause top update diff cp export stats"
+)
 SPELLINGS = {  # what Docker's users type too
     "network list": "network ls",
     "network remove": "network rm",
@@ -131,7 +184,8 @@ SPELLINGS = {  # what Docker's users type too
     "image load": "load",
     "image tag": "tag",
     "system info": "info",
-    **{f"container {verb}": verb for verb in "run create start stop kill rm wait exec attach logs port".split()},
+    "system events": "events",
+    **{f"container {verb}": verb for verb in _OF_CONTAINERS.split()},
 }
 
 

@@ -1,71 +1,90 @@
-"""system: after a boot, start what shall run; have that done by systemd."""
+"""system: what nobody uses any more, the room that all takes; what runs after a boot (cli.boot)."""
 
 from __future__ import annotations
 
-import os
-import sys
-
-from cloche.cli.verbs.run import note
+from cloche.cli.confirming import confirmed
+from cloche.cli.table import align, listing, short_id
+from cloche.engine import pruning
 from cloche.engine.containers import Engine
-from cloche.errors import Error
+from cloche.engine.units import human_size
+from cloche.errors import Invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.cli.arguments import Parsed
+    from cloche.engine.pruning import Use
 
-UNIT = """\
-[Unit]
-Description=Containers of cloche with a restart policy
-Documentation=https://docs.kernel.org/admin-guide/cgroup-v2.html
-After=network-online.target
-Wants=network-online.target
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-KillMode=none
-ExecStart={command} system restore
-{environment}
-[Install]
-WantedBy=multi-user.target
-"""
+DEFAULT = "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}"
+HEADINGS = {
+    "Type": "TYPE",
+    "TotalCount": "TOTAL",
+    "Active": "ACTIVE",
+    "Size": "SIZE",
+    "Reclaimable": "RECLAIMABLE",
+}
 
 
 def main(parsed: Parsed) -> int:
     """See `cloche system --help`."""
-    return {"restore": restore, "install": install}[parsed.verb.partition(" ")[2]](parsed)
+    from cloche.cli.boot import install, restore
+
+    return {"prune": prune, "df": df, "restore": restore, "install": install}[parsed.verb.partition(" ")[2]](parsed)
 
 
-def restore(parsed: Parsed) -> int:
-    """See `cloche system restore --help`."""
-    from cloche.engine.restoring import to_restore
+def prune(parsed: Parsed) -> int:
+    """See `cloche system prune --help`."""
+    images = "images without a container" if parsed.on("all") else "dangling images"
+    warning = f"This will remove all stopped containers, all networks without a container, all {images}."
+    if not confirmed(warning, parsed.on("force")):
+        return 0
+    engine, filters = Engine(parsed.root or None), parsed.filters()
+    containers = pruning.prune_containers(engine, filters)
+    networks = pruning.prune_networks(engine, filters)
+    gone = pruning.prune_images(engine, parsed.on("all"), filters)
+    for title, names in (
+        ("Deleted Containers", containers.removed),
+        ("Deleted Networks", networks),
+        ("Deleted Images", gone.removed),
+    ):
+        if names:
+            print(f"{title}:", *names, "", sep="\n")
+    print(f"Total reclaimed space: {human_size(containers.size + gone.size, 4)}")
+    return 0
 
-    engine, code = Engine(parsed.root or None), 0
-    engine.notify = note
-    for container in to_restore(engine):
-        try:
-            engine.start(container)
-            print(container.name, flush=True)
-        except Error as error:
-            print(f"cloche: start {container.name}: {error}", file=sys.stderr)
-            code = 1
-    return code
+
+def row(use: Use) -> dict[str, str]:
+    """A line's cells, with Docker's names."""
+    part = f" ({use.reclaimable * 100 // use.size}%)" if use.size else ""
+    return {
+        "Active": str(use.active),
+        "Reclaimable": human_size(use.reclaimable) + part,
+        "Size": human_size(use.size),
+        "TotalCount": str(use.total),
+        "Type": use.kind,
+    }
 
 
-def install(parsed: Parsed) -> int:
-    """See `cloche system install --help`."""
-    from shutil import which
-
-    command = which("cloche") or f"{sys.executable} -m cloche"
-    root = parsed.root or os.environ.get("CLOCHE_ROOT", "")
-    text = UNIT.format(command=command, environment=f"Environment=CLOCHE_ROOT={root}\n" if root else "")
-    path = parsed.text("path", "/etc/systemd/system/cloche.service")
-    try:
-        with open(path + ".new", "w", encoding="utf-8") as file:
-            file.write(text)
-        os.rename(path + ".new", path)
-    except OSError as error:
-        hint = "is this a host with systemd? --path writes it elsewhere"
-        raise Error(f"write {path}", error.errno or 5, hint) from None
-    print(f"{path}\nnow: systemctl enable cloche.service")
+def df(parsed: Parsed) -> int:
+    """See `cloche system df --help`."""
+    engine = Engine(parsed.root or None)
+    if not parsed.on("verbose"):
+        rows = [row(use) for use in pruning.disk_usage(engine)]
+        print(listing(parsed.text("format"), DEFAULT, HEADINGS, rows), end="")
+        return 0
+    if parsed.text("format"):
+        raise Invalid("system df -v", "a format is for the short form only", "leave out -v or --format")
+    images, containers = engine.images.images(), engine.containers()
+    lines = ["REPOSITORY:TAG\tIMAGE ID\tSIZE\tSHARED SIZE\tUNIQUE SIZE\tCONTAINERS"]
+    for image in images:
+        shared, unique = pruning.image_sizes(engine, image, images)
+        name = image.references[0].removeprefix("docker.io/library/") if image.references else "<none>"
+        count = sum(c.image_id == image.id for c in containers)
+        cells = (name, short_id(image.id), human_size(image.size), human_size(shared), human_size(unique), str(count))
+        lines.append("\t".join(cells))
+    print("Images space usage:\n\n" + align(lines))
+    lines = ["CONTAINER ID\tIMAGE\tSIZE\tSTATUS\tNAMES"]
+    for c in containers:
+        room = human_size(pruning.size_of(engine, c))
+        lines.append("\t".join((short_id(c.id), c.image, room, c.state, c.name)))
+    print("Containers space usage:\n\n" + align(lines), end="")
     return 0
