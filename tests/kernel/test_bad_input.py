@@ -17,8 +17,7 @@ import probes
 from archives import Layout, docker_files, files_tar, hardlink, member, symlink, tar_of
 from cloche.engine.settling import is_settling
 from commands import COMMAND, Result, cloche, ok
-from probes import available
-from probes import requires
+from probes import available, requires
 
 pytestmark = [requires("root", "overlay"), pytest.mark.usefixtures("store")]
 
