@@ -79,10 +79,17 @@ def configure(packing: Packing, command: Sequence[str] = (), root: str = "/") ->
         config=Config(
             env=(f"PATH={':'.join(dict.fromkeys([*PATH.split(':'), *folders]))}",),
             cmd=tuple(command) or packing.programs[:1],
-            labels=(("cloche.pack.programs", programs), ("cloche.pack.host", _host_name(Tree(root)))),
+            labels=(("cloche.pack.programs", _short(packing.programs)), ("cloche.pack.host", _host_name(Tree(root)))),
         ),
         history=(History(created, f"cloche pack {programs}"),),
     )
+
+
+def _short(programs: tuple[str, ...]) -> str:
+    """For a label, which every event of a container bears; the history has all of them."""
+    most = 6
+    more = f" and {len(programs) - most} more" if len(programs) > most else ""
+    return " ".join(programs[:most]) + more
 
 
 def _is_text(path: str) -> bool:
