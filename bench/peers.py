@@ -2,7 +2,8 @@
 
     python bench/peers.py [--runs N] [--paused N] [--pause SECONDS] [--only WORD,...] [--json FILE]
 
-Every row runs the same static `true` with its own network namespace and no network. Times are wall clock of the whole
+Every row runs the same static `true` with its own network namespace and no network, but for `run, bridge`: cloche's
+default network, a link, an address and a route more. Times are wall clock of the whole
 way, create to delete; a machine that was idle for 0.3 s behaves differently from a busy one, so both rhythms are
 shown. The peers are those of tools/peers and run in its mount namespace; the floor (bench/floor.c) and cloche run
 outside of it. Rows of `runc` and `crun` have no image, no layers and no log; `podman` and `docker` have.
@@ -138,9 +139,9 @@ def cloche(scratch: Path) -> Iterator[list[Candidate]]:
     compileall.compile_dir(source, quiet=1)  # as an installed package is
     root = str(scratch / "cloche")
     engine = Engine(root)
-    request = RunRequest("starter", Program(("true",)), remove=True)
+    alone = RunRequest("starter", Program(("true",)), network="none", remove=True)
 
-    def sdk() -> None:
+    def sdk(request: RunRequest = alone) -> None:
         container = engine.create(request)
         engine.start(container)
         if engine.wait(container)[0] != 0:
@@ -151,12 +152,14 @@ def cloche(scratch: Path) -> Iterator[list[Candidate]]:
 
     try:
         sdk()
-        held = engine.create(RunRequest("starter", Program(("sleep", "86400"))))
+        held = engine.create(RunRequest("starter", Program(("sleep", "86400")), network="none"))
         engine.start(held)
         yield [
             Candidate("cloche, SDK", "run", VERSION, sdk),
-            Candidate("cloche", "run", VERSION, lambda: command("run", "--rm", "starter", "true")),
+            Candidate("cloche", "run", VERSION, lambda: command("run", "--rm", "--network=none", "starter", "true")),
             Candidate("cloche", "exec", VERSION, lambda: command("exec", held.id, "true")),
+            Candidate("cloche, SDK", "run, bridge", VERSION, lambda: sdk(alone.replace(network="bridge"))),
+            Candidate("cloche", "run, bridge", VERSION, lambda: command("run", "--rm", "starter", "true")),
         ]
     finally:
         for container in engine.containers():
