@@ -399,3 +399,15 @@ def test_a_port_is_free_when_its_container_is_gone(store: Path) -> None:
         ok("rm", "-f", name)
     for _ in range(10):
         ok("run", "--rm", "-p", f"{port}:80", "starter", "true")
+
+
+def test_every_user_of_a_container_may_bind_every_port(py: str) -> None:
+    script = "import socket; s = socket.socket(); s.bind(('', 80)); print('bound')"
+    assert ok("run", "--rm", "-u", "1000", "--cap-drop", "ALL", "py", py, "-c", script) == "bound"
+    ping = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP); print('may ping')"
+    assert ok("run", "--rm", "-u", "1000", "--cap-drop", "ALL", "py", py, "-c", ping) == "may ping"
+    assert sh("cat /proc/sys/net/ipv4/ip_unprivileged_port_start", "--userns", "auto") == "0"
+    asked = sh(
+        "cat /proc/sys/net/ipv4/ip_unprivileged_port_start", "--sysctl", "net.ipv4.ip_unprivileged_port_start=99"
+    )
+    assert asked == "99"

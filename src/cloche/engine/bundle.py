@@ -203,6 +203,19 @@ def resources(wanted: Limits, rules: tuple[DeviceRule, ...] = ()) -> Resources:
     )
 
 
+def _sysctls(config: ContainerConfig) -> tuple[tuple[str, str], ...]:
+    """Those asked for, behind Docker's own: in a network of its own every user of a container may bind every port, and
+    ping (where the kernel can name all groups: not in a user namespace)."""
+    request = config.request
+    asked = dict(request.security.sysctls)
+    if request.network != "host" and request.network[:10] != "container:":
+        own = {"net.ipv4.ip_unprivileged_port_start": "0"}
+        if not config.mapping:
+            own["net.ipv4.ping_group_range"] = "0 2147483647"
+        asked = own | asked
+    return tuple(asked.items())
+
+
 def bundle(config: ContainerConfig, root: Overlay | Folder, store: Store, ident: str, facts: Facts) -> Bundle:
     """All that plan() needs. Raises Invalid."""
     request, others = config.request, dict(facts.others)
@@ -220,7 +233,7 @@ def bundle(config: ContainerConfig, root: Overlay | Folder, store: Store, ident:
         NODES + facts.devices,
         _resources(config, facts),
         store.cgroup(ident),
-        request.security.sysctls,
+        _sysctls(config),
         () if privileged else MASKED,
         () if privileged else READONLY,
         annotations=request.annotations,
