@@ -411,3 +411,9 @@ def test_every_user_of_a_container_may_bind_every_port(py: str) -> None:
         "cat /proc/sys/net/ipv4/ip_unprivileged_port_start", "--sysctl", "net.ipv4.ip_unprivileged_port_start=99"
     )
     assert asked == "99"
+
+
+@pytest.mark.parametrize("mode", ["none", "host"])
+def test_ports_that_lead_nowhere_are_said(mode: str) -> None:
+    done = cloche("run", "--rm", "--network", mode, "-p", "80", "starter", "echo", "ran")
+    assert (done.code, done.out) == (0, "ran\n") and "published ports are discarded" in done.err

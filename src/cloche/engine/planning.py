@@ -46,6 +46,9 @@ def plan_start(engine: Engine, container: Container, console: tuple[int, int]) -
         facts = facts.replace(network=attachment(engine.store, container.name, endpoints, ports))
         names = resolvers(endpoints)
         refresh_files(config, engine.store, container.id, endpoints)
+    elif config.request.networking.ports or config.request.networking.publish_all:
+        mode = config.request.network
+        engine.notify(f"published ports are discarded: with the network {mode} there is nothing to lead them to")
     return Start(plan_with(engine, container.id, config, facts), ports, names)
 
 
