@@ -107,7 +107,6 @@ FLAGS: list[tuple[Any, ...]] = [
     (["-p", "99999:80"], "invalid hostPort"),
     (["--dns", "x"], "invalid IP address: x"),
     (["--add-host", "x"], "bad format for add-host"),
-    (["--mac-address", "01:00:00:00:00:00"], "group of interfaces"),
     (["--network", "container:"], "container:ID"),
     (["--network", "container:nobody"], "No such container: nobody"),
     (["--pid", "container:made"], "not running"),
@@ -126,6 +125,7 @@ FLAGS: list[tuple[Any, ...]] = [
 ]
 if available("nf_tables"):
     FLAGS += [
+        (["--mac-address", "01:00:00:00:00:00"], "group of interfaces"),
         (["-p", "192.0.2.200:1:80"], "EADDRNOTAVAIL"),
         (["--ip", "192.0.2.1"], "it is not of network bridge"),
     ]
