@@ -120,7 +120,7 @@ FLAGS: list[tuple[Any, ...]] = [
     (["--stop-timeout", "-9"], "-1 waits for ever"),
     (["--detach-keys", "ctrl-!"], "--detach-keys"),
     (["--cidfile", "/no/such/folder/id"], "/no/such/folder/id"),
-    (["--restart", "always"], "--restart is not there yet"),
+    (["--restart", "always"], "cannot specify both --restart and --rm"),
     (["--link", "x"], "--link is not there yet"),
 ]
 if available("nf_tables"):
