@@ -471,3 +471,35 @@ def test_an_image_that_is_there_needs_no_network_code(store: Path) -> None:
     command = ["/usr/bin/env", "python3", "-I", "-c", f"import sys; sys.path.insert(0, {SOURCE!r}); {script}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0 []"
+
+
+def test_a_redirect_target_that_asks_who_we_are_learns_nothing(home: Path) -> None:
+    """Only the registry itself may name a token server, or be answered at all."""
+    made = busybox()
+    with Server() as thief:
+
+        class Asking(Server):
+            def before(self, handler: BaseHTTPRequestHandler) -> bool:
+                where = f'Bearer realm="http://{thief.host}/token",service="s"'
+                return say(handler, 401, b"{}", {"WWW-Authenticate": where})
+
+        with Asking() as storage:
+
+            class Redirecting(TokenServer):
+                def before(self, handler: BaseHTTPRequestHandler) -> bool:
+                    if super().before(handler):
+                        return True
+                    if "/blobs/" in handler.path:
+                        return say(handler, 307, b"", {"Location": f"http://{storage.host}{handler.path}"})
+                    return False
+
+            class Open(Server):
+                def before(self, handler: BaseHTTPRequestHandler) -> bool:
+                    return say(handler, 307, b"", {"Location": f"http://{storage.host}{handler.path}"})
+
+            for kind in (Redirecting, Open):
+                with kind(made) as server:
+                    login(home, server.host)
+                    unchanged(server)
+            assert storage.seen and not any("authorization" in headers for _, _, headers in storage.seen)
+            assert not thief.seen

@@ -132,10 +132,10 @@ class Registry:
         """An answer that is one; 401 is answered with who we are, what is busy is asked again. Raises Error."""
         asked, waited = False, 0.0
         for tries in range(1, 100):
-            response = self._follow(method, path, what, headers or {})
+            response, own = self._follow(method, path, what, headers or {})
             if response.status < 400:
                 return response
-            if response.status == 401 and not asked:
+            if response.status == 401 and own and not asked:  # of another host, nobody has to know who we are
                 asked = True
                 self._authorization = self._authorize(response, what)
                 continue
@@ -149,15 +149,17 @@ class Registry:
             raise self._refused(response, what)
         raise AssertionError
 
-    def _follow(self, method: str, path: str, what: str, headers: dict[str, str]) -> BaseHTTPResponse:
-        """One answer, redirects followed; to another host, or from TLS to none, credentials do not go along."""
+    def _follow(self, method: str, path: str, what: str, headers: dict[str, str]) -> tuple[BaseHTTPResponse, bool]:
+        """One answer, redirects followed, and whether it is the registry's own; to another host, or from TLS to none,
+        credentials do not go along."""
         from urllib.parse import urljoin, urlsplit
 
         response = self._first(method, path, what, headers)
         origin = url = f"{self._scheme}://{self.endpoint.host}{path}"
+        same = True
         for _ in range(_REDIRECTS):
             if response.status not in (301, 302, 303, 307, 308):
-                return response
+                return response, same
             target = urljoin(url, response.headers.get("Location", ""))
             old, new = urlsplit(url), urlsplit(target)
             if new.scheme not in ("https", "http") or (new.scheme == "http" and old.scheme == "https"):
