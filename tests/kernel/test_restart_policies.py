@@ -104,7 +104,9 @@ def test_kills_lose_no_restart_and_no_line(store: Path, who: str) -> None:
     code = ok("wait", "box")
     assert code == "1" or who == "both", "only when both die an end may be missed"
     assert state("box") == "exited" and count("box") == 6
-    assert len(lines("box")) == 7
+    written = len(lines("box"))
+    # the pipe's readers are these two: what is in it, or written to it, while neither lives is nobody's
+    assert 7 - 4 <= written <= 7 if who == "both" else written == 7
     ok("run", "--rm", "starter", "true")  # a keeper that tidies up, where all had been killed
 
 
