@@ -38,7 +38,7 @@ check: lint unit
 # A script without a suffix is a module of its own to mypy, so each is a call.
 lint: venv bell
 	@status=0; PATH="$(BIN):$$PATH"; ruff check || status=1; ruff format --check || status=1; mypy || status=1; \
-	for tool in tools/system tools/uml-lane tools/peers; do mypy --no-error-summary $$tool || status=1; done; exit $$status
+	for tool in tools/system tools/uml-lane tools/host-lane tools/peers; do mypy --no-error-summary $$tool || status=1; done; exit $$status
 
 unit: venv bell
 	@mkdir -p $(LANES)
@@ -46,7 +46,7 @@ unit: venv bell
 
 test-host: venv bell
 	@mkdir -p $(LANES)
-	CLOCHE_LANE=host CLOCHE_LANE_REPORT=$(LANES)/host.jsonl $(BIN)/python -m pytest $(wildcard tests/kernel tests/conformance tests/e2e)
+	$(BIN)/python tools/host-lane --report $(LANES)/host.jsonl
 
 test-v2: system-test-v2 venv bell
 	tools/uml-lane --report $(LANES)/v2.jsonl
@@ -62,6 +62,8 @@ record-lanes:
 
 bench: system-bench venv bell
 	$(BIN)/python bench/peers.py
+	$(BIN)/python bench/network.py
+	$(BIN)/python bench/pulls.py
 
 torture: system-torture venv bell
 	CLOCHE_KILLS=1000 CLOCHE_TEST_LIMIT=3600 $(BIN)/python -m pytest -m torture -o faulthandler_timeout=7200 $(wildcard tests/kernel tests/e2e)

@@ -6,13 +6,15 @@ tools/lanes.py puts the lanes' reports together.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
 import shutil
 import signal
+import tarfile
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,14 +22,23 @@ import pytest
 
 import leftovers
 import probes
+from archives import docker_files, files_tar, tar_of
+from commands import ok
 
 LIMIT = float(os.environ.get("CLOCHE_TEST_LIMIT", "0"))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """No mount of a test reaches the host, however the test ends: the whole run lives in a slave namespace."""
+    """No mount of a test reaches the host, however the test ends: the whole run lives in a slave namespace. Whoever was
+    started in the background of a shell, or by nohup(1), ignores the terminal's signals, and so would all that is
+    tested."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     if probes.available("root"):
         probes.private_mount_namespace()
+        if os.environ.get("CLOCHE_APART"):
+            probes.network_of_its_own()
 
 
 # A time limit for each phase of a test, without a plugin. Failed is no Exception, so the code under test cannot swallow
@@ -55,6 +66,9 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
     names = [name for marker in item.iter_markers("requires") for name in marker.args]
     if lacking := probes.missing(*names):
         pytest.skip(f"needs {', '.join(lacking)}")
+    slow = os.environ.get("CLOCHE_LANE") == "v2" and not os.environ.get("CLOCHE_ALL_LANES")
+    if slow and item.get_closest_marker("one_lane"):
+        pytest.skip("one lane is enough")
     return (yield from _limited(item))
 
 
@@ -157,3 +171,22 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         if not leftovers.mounts((str(root),)):  # never remove through a mount
             shutil.rmtree(root)
     assert not left, "left behind: " + "; ".join(left)
+
+
+@pytest.fixture
+def image(store: Path, tmp_path: Path) -> Callable[..., None]:
+    """Makes the image `made`: the starter's files under a layer of these members, with this configuration."""
+
+    def make(*members: tuple[tarfile.TarInfo, bytes], **config: object) -> None:
+        ok("run", "--rm", "--network", "none", "starter", "true")
+        base = io.BytesIO()
+        with tarfile.open(fileobj=base, mode="w") as tar:
+            tar.add(min((store / "layers").glob("*/diff")), ".")
+        configured = {"Cmd": ["sh"], "Env": ["PATH=/usr/bin:/bin"], **config}
+        archive = tmp_path / "made.tar"
+        archive.write_bytes(
+            files_tar(docker_files([base.getvalue(), tar_of(*members)], ["made:latest"], config=configured))
+        )
+        ok("load", "-q", "-i", str(archive))
+
+    return make

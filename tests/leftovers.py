@@ -115,11 +115,15 @@ def _has(path: str, found: tuple[str, ...]) -> bool:
 
 def interfaces(found: tuple[str, ...]) -> list[str]:
     """Interfaces whose name or alias has one of the marks."""
-    return [
-        link.name
-        for link in Path("/sys/class/net").iterdir()
-        if (link / "ifalias").exists() and _has(f"{link.name} {(link / 'ifalias').read_text()}", found)
-    ]
+    names = []
+    for link in Path("/sys/class/net").iterdir():
+        try:
+            alias = (link / "ifalias").read_text()
+        except OSError:  # it is gone meanwhile, or a file that is no link
+            continue
+        if _has(f"{link.name} {alias}", found):
+            names.append(link.name)
+    return names
 
 
 def tables(found: tuple[str, ...]) -> list[str]:

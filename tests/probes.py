@@ -10,9 +10,12 @@ Names are checked when a test module is imported; the probes run when the first 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import functools
 import os
 import shutil
+import socket
+import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +24,8 @@ from pathlib import Path
 import pytest
 
 NEWTIME, NEWNS, NEWCGROUP, NEWUSER, NEWNET = 0x80, 0x20000, 0x2000000, 0x10000000, 0x40000000
-MS_REC, MS_SLAVE, MNT_DETACH = 0x4000, 0x80000, 2
+MS_BIND, MS_MOVE, MS_REC, MS_SLAVE, MNT_DETACH = 0x1000, 0x2000, 0x4000, 0x80000, 2
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -54,6 +58,19 @@ def private_mount_namespace() -> None:
     """Puts the caller into a mount namespace whose mounts do not reach the one it came from. Raises OSError."""
     unshare(NEWNS)
     mount("", "/", "", MS_REC | MS_SLAVE)
+
+
+def network_of_its_own() -> None:
+    """Puts the caller into a network namespace with nothing but loopback, and mounts /sys anew, which shows the links
+    of the one in which it was mounted; the control groups stay below it. Raises OSError."""
+    unshare(NEWNET)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        mount("/sys/fs/cgroup", place, "", MS_BIND | MS_REC)
+        libc.umount2(b"/sys", MNT_DETACH)  # else each hierarchy would be there twice
+        mount("sysfs", "/sys", "sysfs")
+        mount(place, "/sys/fs/cgroup", "", MS_MOVE)
 
 
 @contextmanager

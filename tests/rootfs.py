@@ -20,7 +20,7 @@ from cloche.image.tree import Tree
 from cloche.oci.runtime import Capabilities, Mount, Namespace, Process, Spec, User
 from cloche.plan import Bundle, Joining, plan, plan_joining
 from cloche.runtime import foreground
-from cloche.runtime.bell import binary, sealed
+from cloche.runtime.bell import Bell
 from cloche.runtime.execution import Execution, StepFailed, explain
 from cloche.step.base import Act, Plan
 from cloche.step.flat import flatten
@@ -111,7 +111,7 @@ def streams() -> Iterator[tuple[int, int, int]]:
 @contextmanager
 def making(wanted: Plan, stdio: tuple[int, int, int]) -> Iterator[Execution]:
     """The plan on its way, for tests that look at it in between: they call `advance` and `wait`. Nobody is left."""
-    bell = sealed(binary())
+    bell = Bell()
     under_way = Execution(stored(wanted, flatten(wanted), {}), bell, stdio)
     try:
         yield under_way
@@ -123,7 +123,7 @@ def making(wanted: Plan, stdio: tuple[int, int, int]) -> Iterator[Execution]:
             if pid:
                 end(pid)
         wanted.undo()
-        os.close(bell)
+        bell.close()
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Hatchling's hook: builds bell and puts it into the wheel, which is then one an architecture and of no Python ABI."""
+"""Hatchling's hook: builds bell and puts it into the wheel, which is then one an architecture and of no Python ABI.
+
+It also writes what makes shells complete command lines, from the table of verbs.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 import build_bell
 
 
+def write_completions(tree: Path) -> None:
+    """The scripts, where pyproject.toml takes them from."""
+    sys.path.insert(0, str(tree / "src"))
+    from cloche.cli.completing import SCRIPTS
+
+    place = tree / "build/completion"
+    place.mkdir(parents=True, exist_ok=True)
+    for shell, script in SCRIPTS.items():
+        (place / f"cloche.{shell}").write_text(script)
+
+
 class BellHook(BuildHookInterface):
     """Runs before a wheel or an editable install is made; a source archive carries bell.c only."""
 
@@ -22,6 +36,7 @@ class BellHook(BuildHookInterface):
         if self.target_name != "wheel":
             return
         build_bell.build()
+        write_completions(Path(self.root))
         if version != "editable":
             build_data["artifacts"].append("/src/cloche/runtime/bell")
             build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"

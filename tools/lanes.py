@@ -4,8 +4,9 @@
 
 A report is the JSON lines that tests/conftest.py writes. It is an error when a test failed, a lane has no report or
 ended early, a lane ran fewer tests than tests/lanes.json says, or a test was skipped on every lane though all ran as
-root and tests/known-skips.txt does not list it. `--record` writes the numbers of this run to tests/lanes.json. The
-last line is the sum over the lanes in pytest's form. Exit status 1 on an error.
+root and tests/known-skips.txt does not list it. `--record` writes the numbers of this run to tests/lanes.json, and how
+long each file took to tests/seconds.json, for tools/uml-lane and tools/host-lane. The last line is the sum over the
+lanes in pytest's form. Exit status 1 on an error.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import fnmatch
 import json
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 TREE = Path(__file__).resolve().parent.parent
 NUMBERS = TREE / "tests/lanes.json"
+SECONDS = TREE / "tests/seconds.json"
 KNOWN = TREE / "tests/known-skips.txt"
 RAN = ("passed", "failed", "xfailed")
 
@@ -41,6 +45,13 @@ class Lane:
             self.root, self.kernel = said["root"], said["kernel"]
         elif "end" in said:
             self.ended = True
+
+    def seconds(self) -> dict[str, int]:
+        """How long each file took."""
+        found: Counter[str] = Counter()
+        for name, test in self.tests.items():
+            found[name.partition("::")[0]] += test["seconds"]
+        return {file: round(seconds) for file, seconds in found.items()}
 
     def count(self, *outcomes: str) -> int:
         return sum(test["outcome"] in outcomes for test in self.tests.values())
@@ -104,12 +115,56 @@ def missing_tests(lanes: list[Lane]) -> list[str]:
     return [f"{name} skips on every lane: make it run on one, or list it in tests/known-skips.txt" for name in missing]
 
 
+def seconds_of(lane: str) -> dict[str, float]:
+    """How long each file took on this lane in the last run that was recorded."""
+    taken: dict[str, dict[str, float]] = json.loads(SECONDS.read_text()) if SECONDS.exists() else {}
+    return taken.get(lane, {})
+
+
+def spread(files: list[str], groups: list[list[str]], seconds: dict[str, float]) -> list[list[str]]:
+    """Put the files into groups that run at once: what took longest first, each into the one that has the least yet. Of
+    a file that nobody has measured it is supposed that it takes a minute."""
+    for file in sorted(files, key=lambda file: (-seconds.get(file, 60.0), file)):
+        min(groups, key=lambda group: sum(seconds.get(f, 60.0) for f in group)).append(file)
+    return groups
+
+
+def join(parts: list[Path], report: Path) -> None:
+    """The reports of a lane's parts as one. It has an end when all of them have: `end` is the first that is not 0."""
+    lines = [json.loads(line) for part in parts if part.exists() for line in part.read_text().splitlines()]
+    ends = [line["end"] for line in lines if "end" in line]
+    whole = [line for line in lines if "end" not in line]
+    if len(ends) == len(parts):
+        whole.append({"end": next((end for end in ends if end), 0)})
+    report.write_text("".join(json.dumps(line) + "\n" for line in whole))
+    for part in parts:
+        part.unlink(missing_ok=True)
+
+
+def at_once(parts: int, run: Callable[[int, Path], int], report: Path) -> int:
+    """Run a lane's parts, by number from 0 and the report that each writes; their reports as one. The first bad
+    status, or 0."""
+    reports = [report.with_suffix(f".{number + 1}") for number in range(parts)]
+    report.parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(parts) as pool:
+        statuses = list(pool.map(run, range(parts), reports))
+    join(reports, report)
+    return next((status for status in statuses if status), 0)
+
+
+def record(path: Path, numbers: dict[str, Any]) -> None:
+    path.write_text(json.dumps(dict(sorted(numbers.items())), indent=2) + "\n")
+
+
 def main(arguments: list[str]) -> int:
     lanes = [Lane(Path(path)) for path in arguments if path != "--record"]
     numbers: dict[str, int] = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else {}
     if "--record" in arguments:
         numbers |= {lane.name: lane.count(*RAN) for lane in lanes if lane.ended}
-        NUMBERS.write_text(json.dumps(dict(sorted(numbers.items())), indent=2) + "\n")
+        record(NUMBERS, numbers)
+        taken = json.loads(SECONDS.read_text()) if SECONDS.exists() else {}
+        taken |= {lane.name.partition("-")[0]: lane.seconds() for lane in lanes if lane.ended and lane.name != "unit"}
+        record(SECONDS, taken)
     print_lanes(lanes, numbers)
     print_skips(lanes)
     problems = [line for lane in lanes for line in lane_problems(lane, numbers.get(lane.name, 0))]

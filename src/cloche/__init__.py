@@ -3,7 +3,8 @@
     import cloche
     print(cloche.run("starter", ["echo", "hi"], remove=True).output)
 
-Everything here is loaded when it is first used; `import cloche` itself costs nothing. See `cloche.sdk`.
+Everything here is loaded when it is first used; `import cloche` itself costs nothing. See `cloche.sdk`, and for asyncio
+`cloche.aio`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
         Invalid,
         NotExecutable,
         NotFound,
+        TimedOut,
         Unsupported,
     )
     from cloche.sdk import Client, Container, ExecResult, containers, create, get, pull, run
 
 _SDK = ("Client", "Container", "ExecResult", "containers", "create", "get", "pull", "run")
-_ERRORS = ("CommandNotFound", "Conflict", "Error", "Invalid", "NotExecutable", "NotFound", "Unsupported")
+_ERRORS = ("CommandNotFound", "Conflict", "Error", "Invalid", "NotExecutable", "NotFound", "TimedOut", "Unsupported")
 
 __all__ = [
     "Client",
@@ -36,6 +38,7 @@ __all__ = [
     "Invalid",
     "NotExecutable",
     "NotFound",
+    "TimedOut",
     "Unsupported",
     "__version__",
     "containers",

@@ -13,13 +13,21 @@ from os import strerror
 
 def printable(text: object) -> str:
     """`text` on one line with control characters escaped, safe for a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+    whole = str(text)
+    if whole.isprintable():
+        return whole
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in whole)
 
 
 def cause_of(number: int) -> str:
     """An errno as people read it: `operation not permitted (EPERM)`."""
     words = strerror(number)
     return f"{words[:1].lower()}{words[1:]} ({_errno.errorcode.get(number, number)})"
+
+
+def said(error: Exception) -> str:
+    """Any exception in such words."""
+    return cause_of(error.errno) if isinstance(error, OSError) and error.errno else str(error)
 
 
 class Error(Exception):
@@ -79,3 +87,9 @@ class CommandNotFound(Error):
 
     status = 400
     exit_code = 127
+
+
+class TimedOut(Error, TimeoutError):  # type: ignore[misc]  # here errno is 0 where there is none
+    """What was waited for has not come in the time that was given."""
+
+    status = 504

@@ -5,13 +5,21 @@ Each is one module of the engine, imported when it is first called.
 
 from __future__ import annotations
 
+from cloche.blocking import streams, waits
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterator, Sequence
 
+    from cloche.blocking import Streams, Waits
     from cloche.engine.containers import Container as Record
+    from cloche.engine.containers import Engine
     from cloche.engine.processes import Listing
     from cloche.engine.usage import Usage
+    from cloche.images import Image
+    from cloche.options import Moment
+    from cloche.runtime.loglines import Line
     from cloche.sdk import Client
 
 
@@ -27,11 +35,17 @@ class Handling:
     def _refresh(self) -> Record:
         raise NotImplementedError
 
-    def restart(self, timeout: int | None = None) -> None:
-        """Stop it as `stop` does, if it runs, and start it. One with `remove` stays."""
-        from cloche.engine.stopping import restart
+    @property
+    def engine(self) -> Engine:
+        """The store's."""
+        return self.client.engine
 
-        restart(self.client.engine, self._refresh(), timeout)
+    @waits
+    def restart(self, timeout: int | None = None) -> Waits[None]:
+        """Stop it as `stop` does, if it runs, and start it. One with `remove` stays."""
+        from cloche.engine.stopping import restarting
+
+        return restarting(self.engine, self._refresh(), timeout)
 
     def rename(self, name: str) -> None:
         """Give it another name. Raises Invalid, Conflict when it is taken."""
@@ -68,17 +82,35 @@ class Handling:
         cpu_shares: int = 0,
         cpuset_cpus: str = "",
         pids_limit: int = 0,
+        cpu_period: int = 0,
+        cpu_quota: int = 0,
+        cpuset_mems: str = "",
+        blkio_weight: int = 0,
+        restart: str = "",
     ) -> None:
-        """Change limits, of what runs and for later starts; what is not given stays. Raises Invalid, Unsupported."""
-        from cloche.engine import units
+        """Change limits and policy, of what runs and for later starts; what is not given stays. Raises Invalid,
+        Unsupported."""
+        from cloche.engine import notation, units
         from cloche.engine.request import Limits
         from cloche.engine.updating import update
 
         size, swap, soft = (
             units.size(s) if isinstance(s, str) else s for s in (memory, memory_swap, memory_reservation)
         )
-        wanted = Limits(size, swap, soft, units.cpus(str(cpus)), cpu_shares, cpuset_cpus, pids_limit)
-        update(self.client.engine, self._refresh(), wanted)
+        wanted = Limits(
+            size,
+            swap,
+            soft,
+            units.cpus(str(cpus)),
+            cpu_shares,
+            cpuset_cpus,
+            pids_limit,
+            cpu_period,
+            cpu_quota,
+            cpuset_mems=cpuset_mems,
+            blkio_weight=blkio_weight,
+        )
+        update(self.client.engine, self._refresh(), wanted, notation.restart(restart) if restart else None)
 
     def diff(self) -> list[tuple[str, str]]:
         """What it changed in its image's files: (A added | C changed | D deleted, path)."""
@@ -118,8 +150,75 @@ class Handling:
 
         return export(self.client.engine, self._refresh())
 
+    def commit(
+        self,
+        name: str = "",
+        author: str = "",
+        message: str = "",
+        changes: Sequence[str] = (),
+        pause: bool = True,
+    ) -> Image:
+        """Make an image of it, named `name`. changes: instructions of a Dockerfile, such as `CMD ["sh"]`. It stands
+        still while its files are read. Raises NotFound when its image was removed, Invalid, Unsupported, Error."""
+        from cloche.engine.committing import commit
+        from cloche.images import Image as Made
+
+        engine = self.client.engine
+        return Made(engine, commit(engine, self._refresh(), name, author, message, changes, pause))
+
     def stats(self) -> Usage:
         """What it uses now; `cpu_percent` of two such looks is its load between them."""
         from cloche.engine.usage import look
 
         return look(self.client.engine, self._refresh())
+
+    @streams
+    def stats_stream(self, every: float = 1.0) -> Streams[Usage]:
+        """The same every so many seconds, the first time now, until it ends."""
+        from cloche.engine.usage import watching
+
+        return watching(self.engine, self._refresh(), every)
+
+    @streams
+    def logs(
+        self,
+        tail: int | None = None,
+        timestamps: bool = False,
+        *,
+        follow: bool = False,
+        since: Moment | None = None,
+        until: Moment | None = None,
+    ) -> Streams[str]:
+        """Its lines, without the line's end, stdout and stderr as they came; with `follow` also those that come, until
+        it ends or `until` is past."""
+        from cloche.engine.output import lines
+        from cloche.options import moment
+        from cloche.runtime.timestamp import format_time
+
+        def shown(line: Line) -> str:
+            text = line.data.decode("utf-8", "backslashreplace").rstrip("\n")
+            return f"{format_time(line.time)} {text}" if timestamps and line.begins else text
+
+        record = self._refresh() if follow else self._record
+        return lines(self.engine, record, shown, follow, moment(since), moment(until), tail)
+
+    @waits
+    def wait_until(
+        self,
+        *,
+        port: int | str | None = None,
+        log: str | re.Pattern[str] | None = None,
+        http: int | str | None = None,
+        status: int = 0,
+        healthy: bool = False,
+        timeout: float = 60.0,
+    ) -> Waits[None]:
+        """Wait until all of it holds: a line with this text (or in which this expression is found) was written since
+        its start; somebody listens on this TCP port of its own; a request is answered with a status below 500, or with
+        `status` (http: `8080`, `":8080/ready"`, `"/ready"`); its health check succeeds.
+
+        Raises TimedOut after `timeout` seconds, Conflict as soon as it ends; both have its last lines as a note.
+        """
+        from cloche.engine.readiness import conditions, ready
+
+        return ready(self.engine, self._refresh(), conditions(port, http, status, log, healthy), timeout)

@@ -3,219 +3,40 @@
     with cloche.run("starter", ["sleep", "60"], detach=True) as box:
         print(box.exec(["hostname"]).output)
 
-Arguments have the names of the command line's flags, their values its notation or the obvious Python type
-(`memory="64m"` or
-67108864, `env={"A": "b"}`). Errors are those of cloche.errors. A `Client` is for one thread at a time; its async twin
-will
-stand on the same calls, which is why nothing here blocks but in `wait`, `stop`, and the run of a container to its end.
+Arguments have the names of the command line's flags (cloche.options), their values its notation or the obvious Python
+type (`memory="64m"` or 67108864, `env={"A": "b"}`). Errors are those of cloche.errors. A `Client` is for one thread at
+a time; the functions of this module may be called by any. What waits is written as a course (cloche.engine.courses).
 """
 
 from __future__ import annotations
 
 import os
+from _thread import _local
 
-from cloche.engine import notation, ports, units
+from cloche.blocking import streams, waits
+from cloche.display import Table, card, container_facts
 from cloche.engine.containers import Engine
-from cloche.engine.request import (
-    Connection,
-    ExecRequest,
-    Files,
-    Limits,
-    Namespaces,
-    Networking,
-    Program,
-    RunRequest,
-    Security,
-)
-from cloche.engine.validation import check
+from cloche.engine.courses import CHECKPOINT, ending
+from cloche.engine.request import ExecRequest
 from cloche.errors import Error, NotFound
 from cloche.handling import Handling
+from cloche.options import filter_pairs, moment, request, variables, words
 from cloche.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
-    from typing import Any, Self, TypedDict, Unpack
+    from typing import Any, Self, Unpack
 
+    from cloche.blocking import Streams, Waits
     from cloche.engine.containers import Container as Record
-    from cloche.image.store import Image
+    from cloche.engine.events import Event
+    from cloche.images import Image, Images
+    from cloche.networks import Networks
+    from cloche.options import Filters, Moment, Options
     from cloche.step.base import Plan
-
-    class Options(TypedDict, total=False):
-        """What a container is besides image and command; each as the flag of `cloche run` with this name."""
-
-        name: str
-        hostname: str
-        env: Mapping[str, str] | Sequence[str]
-        user: str
-        group_add: Sequence[str]
-        working_directory: str
-        entrypoint: str | Sequence[str] | None
-        interactive: bool
-        tty: bool
-        init: bool
-        stop_signal: str
-        stop_timeout: int
-        ulimits: Sequence[str]
-        oom_score_adj: int
-        memory: int | str
-        memory_swap: int | str
-        memory_reservation: int | str
-        cpus: float | str
-        cpu_shares: int
-        cpuset_cpus: str
-        pids_limit: int
-        volumes: Sequence[str]
-        mounts: Sequence[str]
-        tmpfs: Sequence[str]
-        devices: Sequence[str]
-        read_only: bool
-        shm_size: int | str
-        network: str | Sequence[str]
-        publish: Sequence[str]
-        publish_all: bool
-        expose: Sequence[str]
-        network_aliases: Sequence[str]
-        ip: str
-        ip6: str
-        mac_address: str
-        extra_hosts: Mapping[str, str]
-        dns: Sequence[str]
-        dns_search: Sequence[str]
-        dns_options: Sequence[str]
-        pid: str
-        ipc: str
-        uts: str
-        cgroupns: str
-        userns: str
-        cap_add: Sequence[str]
-        cap_drop: Sequence[str]
-        seccomp: str
-        no_new_privileges: bool
-        privileged: bool
-        sysctls: Mapping[str, str]
-        labels: Mapping[str, str]
-        annotations: Mapping[str, str]
-        remove: bool
-        restart: str
-
-
-def _bytes(value: int | str) -> int:
-    return units.size(value) if isinstance(value, str) else value
-
-
-def _words(value: str | Sequence[str]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _env(value: Mapping[str, str] | Sequence[str]) -> tuple[str, ...]:
-    return tuple(value) if not hasattr(value, "items") else tuple(f"{k}={v}" for k, v in value.items())
-
-
-def _each(reading: Callable[..., Any], texts: Iterable[str], *rest: Any) -> tuple[Any, ...]:
-    return tuple(reading(text, *rest) for text in texts)
-
-
-def request(image: str, command: str | Sequence[str] = (), **options: Unpack[Options]) -> RunRequest:
-    """The checked request that these arguments mean; a command that is a string is one word. Raises Invalid,
-    Unsupported."""
-    taken: set[str] = set()
-
-    def option(name: str, default: Any) -> Any:
-        taken.add(name)
-        return options.get(name, default)
-
-    cwd = os.getcwd()
-    entrypoint = option("entrypoint", None)
-    userns = option("userns", "")
-    mapped = notation.id_map(userns) if ":" in userns else ()
-    process = Program(
-        _words(command),
-        None if entrypoint is None else _words(entrypoint),
-        _env(option("env", ())),
-        option("working_directory", ""),
-        option("user", ""),
-        tuple(option("group_add", ())),
-        option("interactive", False),
-        option("tty", False),
-        option("init", False),
-        option("stop_signal", ""),
-        option("stop_timeout", None),
-        _each(notation.ulimit, option("ulimits", ())),
-        option("oom_score_adj", 0),
-    )
-    limits = Limits(
-        _bytes(option("memory", 0)),
-        _bytes(option("memory_swap", 0)),
-        _bytes(option("memory_reservation", 0)),
-        units.cpus(str(option("cpus", 0))),
-        option("cpu_shares", 0),
-        option("cpuset_cpus", ""),
-        option("pids_limit", 0),
-    )
-    mounts = (
-        *_each(notation.volume, option("volumes", ()), cwd),
-        *_each(notation.mount, option("mounts", ()), cwd),
-        *_each(notation.tmpfs, option("tmpfs", ())),
-    )
-    devices = _each(notation.device, option("devices", ()))
-    files = Files(mounts, devices, option("read_only", False), _bytes(option("shm_size", 0)))
-    shared = [option(name, "") for name in ("pid", "ipc", "uts", "cgroupns")]
-    security = Security(
-        option("privileged", False),
-        tuple(option("cap_add", ())),
-        tuple(option("cap_drop", ())),
-        option("no_new_privileges", False),
-        option("seccomp", ""),
-        tuple(dict(option("sysctls", {})).items()),
-    )
-    network, networking = _networks(option)
-    policy, tries = notation.restart(option("restart", "no"))
-    made = RunRequest(
-        image,
-        process,
-        limits,
-        files,
-        Namespaces(shared[0], shared[1], shared[2], shared[3], "map" if mapped else userns, mapped),
-        network,
-        security,
-        option("name", ""),
-        option("hostname", ""),
-        tuple(dict(option("labels", {})).items()),
-        tuple(dict(option("annotations", {})).items()),
-        option("remove", False),
-        networking=networking,
-        restart=policy,
-        restart_tries=tries,
-    )
-    if unknown := set(options) - taken:
-        raise TypeError(f"unexpected argument {min(unknown)!r}")
-    return check(made)
-
-
-def _networks(option: Callable[[str, Any], Any]) -> tuple[str, Networking]:
-    """The mode, or the first network's name; and all else about networks."""
-    connections = _each(notation.connection, _words(option("network", os.environ.get("CLOCHE_NETWORK") or "bridge")))
-    first = connections[0]
-    first = Connection(
-        first.network,
-        option("ip", "") or first.ip,
-        option("ip6", "") or first.ip6,
-        (*first.aliases, *option("network_aliases", ())),
-        option("mac_address", "") or first.mac,
-    )
-    asked = len(connections) > 1 or first != Connection(first.network)
-    return first.network, Networking(
-        (first, *connections[1:]) if asked else (),
-        sum(_each(ports.published, option("publish", ())), ()),
-        option("publish_all", False),
-        sum(_each(ports.exposed, option("expose", ())), ()),
-        tuple(option("dns", ())),
-        tuple(option("dns_search", ())),
-        tuple(option("dns_options", ())),
-        tuple(dict(option("extra_hosts", {})).items()),
-    )
+    from cloche.volumes import Volumes
 
 
 class ExecResult(Value):
@@ -244,6 +65,14 @@ class Container(Handling):
     def __repr__(self) -> str:
         return f"<cloche.Container {self.name} {self.id[:12]}>"
 
+    def _row_(self) -> dict[str, str]:
+        state = self.status  # which looks anew
+        return container_facts(self._record, state)
+
+    def _repr_html_(self) -> str:
+        facts = self._row_()
+        return card(facts.pop("name"), facts)
+
     def __enter__(self) -> Self:
         return self
 
@@ -268,6 +97,11 @@ class Container(Handling):
             return "removed"
 
     @property
+    def health(self) -> str:
+        """`starting`, `healthy`, `unhealthy`; "" of one that has no health check, or never ran."""
+        return self._refresh().health
+
+    @property
     def pid(self) -> int:
         """The first process, as the host counts; 0 when it does not run."""
         return self._refresh().pid
@@ -285,17 +119,21 @@ class Container(Handling):
         self.client.engine.start(self._refresh())
         return self
 
-    def wait(self) -> int:
+    @waits
+    def wait(self) -> Waits[int]:
         """Wait for its end; returns the exit code. Raises Error when nobody can know it."""
-        code, reason = self.client.engine.wait(self._record)
+        code, reason = yield from ending(self.engine, self._record)
         if code < 0:
             raise Error(f"wait for container {self.name}", reason)
         self._exit_code = code
         return code
 
-    def stop(self, timeout: int | None = None) -> None:
-        """The stop signal, and SIGKILL after `timeout` seconds."""
-        self.client.engine.stop(self._refresh(), timeout)
+    @waits
+    def stop(self, timeout: int | None = None) -> Waits[None]:
+        """The stop signal, and SIGKILL after `timeout` seconds (-1: never)."""
+        from cloche.engine.stopping import stopping
+
+        return stopping(self.engine, self._refresh(), timeout)
 
     def kill(self, signal: int | str = 9) -> None:
         """A signal to the first process. Raises Conflict when it does not run."""
@@ -303,9 +141,11 @@ class Container(Handling):
 
         self.client.engine.signal(self._refresh(), signal_number(str(signal)))
 
-    def remove(self, force: bool = False) -> None:
-        """Remove it with its files and logs. Raises Conflict when it runs and `force` is not given."""
-        self.client.engine.remove(self._refresh(), force)
+    @waits
+    def remove(self, force: bool = False, volumes: bool = False) -> Waits[None]:
+        """Remove it, its files and logs, `volumes` without a name. Raises Conflict when it runs and `force` is not
+        given."""
+        return self.engine.removing(self._refresh(), force, volumes)
 
     def inspect(self) -> dict[str, Any]:
         """All that is known, in the shape of Docker's API."""
@@ -318,9 +158,12 @@ class Container(Handling):
         return self.client.engine.plan(self._refresh())
 
     def chunks(self) -> list[tuple[int, bytes]]:
-        """What it has written so far, in order: (1 stdout | 2 stderr, bytes)."""
+        """What it has written so far, in order: (1 stdout | 2 stderr, bytes). Raises Conflict when it has no log."""
         if self._chunks is not None:
             return self._chunks
+        from cloche.engine.logdrivers import readable
+
+        readable(self._record)
         return self.client.written(self.client.engine.log_directory(self._record))
 
     @property
@@ -338,15 +181,7 @@ class Container(Handling):
         """stdout as text; bytes that are no UTF-8 are shown escaped."""
         return self.stdout.decode("utf-8", "backslashreplace")
 
-    def logs(self, tail: int | None = None, timestamps: bool = False) -> Iterator[str]:
-        """Its lines, without the line's end, stdout and stderr as they came."""
-        from cloche.runtime.loglines import read
-        from cloche.runtime.timestamp import format_time
-
-        for line in read(self.client.engine.log_directory(self._record), tail=tail):
-            text = line.data.decode("utf-8", "backslashreplace").rstrip("\n")
-            yield f"{format_time(line.time)} {text}" if timestamps and line.begins else text
-
+    @waits
     def exec(
         self,
         command: str | Sequence[str],
@@ -356,14 +191,15 @@ class Container(Handling):
         working_directory: str = "",
         privileged: bool = False,
         input: bytes | None = None,
-    ) -> ExecResult:
-        """Execute a command in it, to its end. Raises CommandNotFound, NotExecutable, Conflict."""
-        from cloche.engine.execs import run
+    ) -> Waits[ExecResult]:
+        """Execute a command in it, to its end. Interrupted, it is killed. Raises CommandNotFound, NotExecutable,
+        Conflict."""
+        from cloche.engine.execs import running
 
         wanted = ExecRequest(
-            self.id, _words(command), _env(env), working_directory, user, input is not None, privileged=privileged
+            self.id, words(command), variables(env), working_directory, user, input is not None, privileged=privileged
         )
-        return ExecResult(*run(self.client.engine, self._refresh(), wanted, input))
+        return ExecResult(*(yield from running(self.engine, self._refresh(), wanted, input)))
 
 
 class Client:
@@ -384,10 +220,18 @@ class Client:
         """Close database and connection; containers run on."""
         self.engine.close()
 
-    def create(self, image: str, command: str | Sequence[str] = (), **options: Unpack[Options]) -> Container:
+    @waits
+    def create(self, image: str, command: str | Sequence[str] = (), **options: Unpack[Options]) -> Waits[Container]:
         """A container that is not started yet."""
-        return Container(self, self.engine.create(request(image, command, **options)))
+        box = Container(self, self.engine.create(request(image, command, **options)))
+        try:
+            yield CHECKPOINT
+        except BaseException:
+            yield from self.engine.removing(box._record, volumes=True)
+            raise
+        return box
 
+    @waits
     def run(
         self,
         image: str,
@@ -396,38 +240,45 @@ class Client:
         detach: bool = False,
         input: bytes | None = None,
         **options: Unpack[Options],
-    ) -> Container:
+    ) -> Waits[Container]:
         """Create and start a container; without `detach` wait for its end and keep what it wrote.
 
         input: what it reads from its standard input. An exit code other than 0 is no error; see `exit_code`.
+        Interrupted, it is killed, and removed where `remove` says so: nobody has a handle on it yet.
         """
         if input is not None:
             options["interactive"] = True
-        box = self.create(image, command, **options)
+        box = Container(self, self.engine.create(request(image, command, **options)))
         try:
             if detach:
-                return box.start()
-            self._to_its_end(box, input)
-            return box
-        except Error:
-            if options.get("remove"):
-                box.remove(force=True)
+                box.start()
+                yield CHECKPOINT
+            else:
+                yield from self._to_its_end(box, input)
+        except BaseException as error:
+            yield from _take_back(box, options.get("remove", False) or (detach and not isinstance(error, Error)))
             raise
+        return box
 
-    def _to_its_end(self, box: Container, input: bytes | None) -> None:
-        from cloche.engine.pipes import feed
+    def _to_its_end(self, box: Container, input: bytes | None) -> Waits[None]:
+        from cloche.engine.pipes import feeding
         from cloche.engine.removal import follow
 
         directory = follow(self.engine.log_directory(box._record))
         try:
             started = self.engine.start(box._record, attach=True)
-            if input is not None:
-                feed(started.fds.pop("input"), input)
-                self.engine.keeper.ask({"op": "end_input", "id": box.id})
+            typing = started.fds.pop("input", -1)
             for fd in started.fds.values():
                 os.close(fd)
-            box.wait()
-            box._chunks = self.written(f"/proc/self/fd/{directory}")
+            if typing >= 0:
+                yield from feeding(typing, input or b"", box.id)
+                self.engine.keeper.ask({"op": "end_input", "id": box.id})
+            code, reason = yield from ending(self.engine, box._record)
+            if code < 0:
+                raise Error(f"wait for container {box.name}", reason)
+            box._exit_code = code
+            if box._record.config.log.driver != "none":
+                box._chunks = self.written(f"/proc/self/fd/{directory}")
         finally:
             os.close(directory)
 
@@ -441,31 +292,86 @@ class Client:
                 found += more
             return found
 
-    def pull(self, name: str, platform: str = "") -> Image:
-        """Fetch an image from its registry. Raises NotFound, Invalid, Unsupported, Error."""
-        from cloche.image.pull import pull
+    @streams
+    def events(
+        self, since: Moment | None = None, until: Moment | None = None, filters: Filters | None = None
+    ) -> Streams[Event]:
+        """What happens to containers and images, as it happens: from now on, or from `since` to `until`.
 
-        wanted = notation.platform(platform) if platform else None
-        return pull(self.engine.changing_images(), name, wanted).image
+        filters: container, event, image, label, type; as `cloche events --filter`. Raises Invalid.
+        """
+        from cloche.engine import events
+
+        wanted, first, last = filter_pairs(filters), moment(since), moment(until)
+        events.check_filters(wanted)
+        after = events.last(self.engine.db) if first is None and last is None else 0
+        return events.following(self.engine, after, first or 0, last or 0, wanted)
+
+    def pull(self, name: str, platform: str = "") -> Image:
+        """`images.pull`."""
+        return self.images.pull(name, platform)
 
     def get(self, name: str) -> Container:
         """A container by name, id, or the beginning of an id. Raises NotFound, Conflict."""
         return Container(self, self.engine.find(name))
 
-    def containers(self, all: bool = False) -> list[Container]:
+    @property
+    def images(self) -> Images:
+        """The store's images."""
+        from cloche.images import Images
+
+        return Images(self.engine)
+
+    @property
+    def networks(self) -> Networks:
+        """The store's networks."""
+        from cloche.networks import Networks
+
+        return Networks(self.engine)
+
+    @property
+    def volumes(self) -> Volumes:
+        """The store's volumes."""
+        from cloche.volumes import Volumes
+
+        return Volumes(self.engine)
+
+    def containers(self, all: bool = False) -> Table[Container]:
         """Those that run, or all; newest first."""
-        return [Container(self, c) for c in self.engine.containers() if all or c.status == "running"]
+        return Table(Container(self, c) for c in self.engine.containers() if all or c.status == "running")
 
 
-_clients: dict[tuple[int, str], Client] = {}
+def _take_back(box: Container, remove: bool) -> Waits[None]:
+    """Of a run that has not come to its end: what runs is killed, and all of it removed or not."""
+    from cloche.engine.stopping import killing
+
+    try:
+        if remove:
+            yield from box.engine.removing(box._refresh(), force=True, volumes=True)
+        else:
+            yield from killing(box.engine, box._refresh())
+    except NotFound:
+        return  # it removed itself
+
+
+class _Mine(dict[tuple[int, str], Client]):
+    """A thread's clients by process and store, closed when it ends."""
+
+    def __del__(self) -> None:
+        for client in self.values():
+            client.close()
+
+
+_clients = _local()
 
 
 def _client() -> Client:
-    """This process's client of the default store, made once for each value of CLOCHE_ROOT."""
+    """This thread's client of the default store, made once for each value of CLOCHE_ROOT; not a forked parent's."""
     key = os.getpid(), os.environ.get("CLOCHE_ROOT", "")
-    if key not in _clients:
-        _clients[key] = Client()
-    return _clients[key]
+    mine: _Mine = _clients.__dict__.setdefault("mine", _Mine())
+    if key not in mine:
+        mine[key] = Client()
+    return mine[key]
 
 
 def run(
@@ -490,7 +396,7 @@ def get(name: str) -> Container:
     return _client().get(name)
 
 
-def containers(all: bool = False) -> list[Container]:
+def containers(all: bool = False) -> Table[Container]:
     """`Client.containers` on the default store."""
     return _client().containers(all)
 

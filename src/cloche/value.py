@@ -27,6 +27,7 @@ else:
 
 
 _KEPT = 1024  # results of one function
+_NESTED = (list, dict)
 
 
 class _ValueType(type):
@@ -74,15 +75,18 @@ class Value(metaclass=_ValueType):
         if given == len(fields) and not kwargs:
             return
         defaults = self._defaults
+        found = 0
         for at in range(given, len(fields)):
             field = fields[at]
             if field in kwargs:
-                setters[at](self, kwargs.pop(field))
+                setters[at](self, kwargs[field])
+                found += 1
             elif field in defaults:
                 setters[at](self, defaults[field])
             else:
                 raise TypeError(f"{type(self).__name__} is missing the field {field!r}")
-        if kwargs:
+        if found < len(kwargs):
+            kwargs = {name: value for name, value in kwargs.items() if name not in fields[given:]}
             raise TypeError(f"{type(self).__name__} has no field {next(iter(kwargs))!r} to set")
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -156,9 +160,22 @@ def plain(value: Any) -> Any:
 
 
 def encode(value: Any) -> Any:
-    """`value` for JSON so that decode() gives it back: values are {"_": class, field: ...}, bytes {"b": latin-1}."""
+    """`value` for JSON so that decode() gives it back: values are {"_": class, field: ...}, bytes {"b": latin-1}.
+
+    Fields that have their defaults are left out: most have, and reading what is not there takes no time. So a default
+    may never be changed of a class whose values are kept.
+    """
     if isinstance(value, Value):
-        return {"_": type(value).__name__} | {f: encode(getattr(value, f)) for f in value._fields}
+        kept: dict[str, Any] = {"_": type(value).__name__}
+        defaults = value._defaults
+        for field in value._fields:
+            each = getattr(value, field)
+            if field in defaults:
+                default = defaults[field]
+                if each is default or (type(each) is type(default) and each == default):
+                    continue
+            kept[field] = encode(each)
+        return kept
     if isinstance(value, tuple):
         return [encode(v) for v in value]
     if isinstance(value, bytes):
@@ -169,9 +186,26 @@ def encode(value: Any) -> Any:
 def decode(data: Any, kinds: dict[str, type[Value]]) -> Any:
     """What encode() was given; only the named classes can come out. Raises KeyError, TypeError for anything else."""
     if isinstance(data, list):
-        return tuple(decode(v, kinds) for v in data)
+        return tuple([decode(v, kinds) if type(v) in _NESTED else v for v in data])
     if isinstance(data, dict):
         if "b" in data:
             return data["b"].encode("latin-1")
-        return kinds[data["_"]](**{k: decode(v, kinds) for k, v in data.items() if k != "_"})
+        return _decode_value(kinds[data["_"]], data, kinds)
     return data
+
+
+def _decode_value(kind: type[Value], data: dict[str, Any], kinds: dict[str, type[Value]]) -> Value:
+    """What `kind(**fields)` gives, without a call and a dictionary between: a list of containers is mostly this."""
+    made, defaults, found = object.__new__(kind), kind._defaults, 1
+    for field, setter in zip(kind._fields, kind._setters, strict=True):
+        if field in data:
+            each = data[field]
+            setter(made, decode(each, kinds) if type(each) in _NESTED else each)
+            found += 1
+        elif field in defaults:
+            setter(made, defaults[field])
+        else:
+            raise TypeError(f"{kind.__name__} is missing the field {field!r}")
+    if found < len(data):
+        raise TypeError(f"{kind.__name__} has no field {next(k for k in data if k != '_' and k not in kind._fields)!r}")
+    return made

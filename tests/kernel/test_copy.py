@@ -16,7 +16,7 @@ from cloche.sdk import Client
 from commands import COMMAND, cloche, ok
 from probes import requires
 
-pytestmark = [requires("root", "overlay"), pytest.mark.usefixtures("store")]
+pytestmark = [pytest.mark.one_lane, requires("root", "overlay"), pytest.mark.usefixtures("store")]
 
 
 def box(script: str = "", *flags: str, name: str = "box", run: bool = True) -> None:

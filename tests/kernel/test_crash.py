@@ -7,81 +7,22 @@ chosen, over the whole way, as finely as the number of kills allows (`make tortu
 from __future__ import annotations
 
 import os
-import random
-import select
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-import leftovers
-from cloche.engine.containers import Engine
-from cloche.engine.execs import run as run_exec
+from cloche.engine.courses import finish
+from cloche.engine.execs import running
 from cloche.engine.request import ExecRequest
 from cloche.sdk import Client, Container
-from stepping import Killer, killed_at
+from houses import House, step_through
+from stepping import killed_at
 
 pytestmark = [pytest.mark.requires("root", "overlay"), pytest.mark.torture, pytest.mark.timeout(600)]
 SCRIPT = "echo out 1; echo err 1 >&2; sleep 0.02; echo out 2; echo err 2 >&2; exit 7"
 SHELL = ("sh", "-c", SCRIPT)
-
-
-class House:
-    """A store with its two processes, and what must be as before when nothing runs."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.client = Client(str(root))
-        self.engine: Engine = self.client.engine
-        self.client.run("starter", "true", remove=True)
-        self.held = self.descriptors()
-
-    def pids(self) -> tuple[int, int]:
-        """Holder and keeper that answer; not while a death has not been noticed."""
-        while True:
-            answer, _ = self.engine.keeper.ask({"op": "info"})
-            try:
-                if str(self.root).encode() in Path(f"/proc/{answer['holder']}/cmdline").read_bytes():
-                    return answer["holder"], answer["keeper"]
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-
-    def descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.pids()[0]}/fd"))
-
-    def end(self) -> None:
-        """Both are gone when this returns."""
-        holder = os.pidfd_open(self.pids()[0])
-        self.engine.keeper.ask({"op": "end"})
-        assert select.select([holder], [], [], 10)[0]
-        os.close(holder)
-
-    def left(self) -> list[str]:
-        """What should not be there when no container is."""
-        holder, keeper = self.pids()
-        run, found = Path(self.engine.store.run), []
-        found += [f"plan {name}" for name in os.listdir(run / "plans")]
-        found += [f"directory {name}" for name in os.listdir(self.root / "containers")]
-        found += [f"group {path}" for path in leftovers.cgroups(leftovers.marks(self.root)) if path[-65:-64] == "/"]
-        found += [f"child {pid} of the holder" for pid in children(holder) if pid != keeper]
-        found += [f"child {pid} of the keeper" for pid in children(keeper)]
-        count = self.descriptors()
-        found += [f"{count} descriptors in the holder, not {self.held}"] if count > self.held else []
-        found += [f"row {row['id']}" for row in self.engine.db.execute("SELECT id FROM containers")]
-        return found
-
-    def nothing_left(self) -> None:
-        """The holder hears of an end a moment after the client."""
-        deadline = time.monotonic() + 5
-        while (found := self.left()) and time.monotonic() < deadline:
-            time.sleep(0.005)
-        assert not found, found
-
-
-def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.fixture
@@ -118,7 +59,7 @@ def executed(house: House) -> None:
     """An exec in a container that is there before; its output is read by its client."""
     box = house.engine.find("box")
     wanted = ExecRequest(box.id, ("sh", "-c", "cat; " + SCRIPT), interactive=True)
-    code, out, err = run_exec(house.engine, box, wanted, b"typed\n")
+    code, out, err = finish(house.engine.store, running(house.engine, box, wanted, b"typed\n"))
     assert (code, out, err) == (7, b"typed\nout 1\nout 2\n", b"err 1\nerr 2\n")
 
 
@@ -150,46 +91,6 @@ def check_output(box: Container) -> None:
 
 
 LIVES = (detached, attached_with_input, with_terminal, stopped, refused)
-
-
-@contextmanager
-def killing(house: House, which: int, stop: int) -> Iterator[Killer]:
-    """One that is being killed by the turn before cannot be traced: then its successor."""
-    while True:
-        with ExitStack() as stack:
-            try:
-                killer = stack.enter_context(killed_at(house.pids()[which], stop))
-            except ProcessLookupError:
-                continue
-            yield killer
-            return
-
-
-def stops(way: Callable[[House], None], house: House, which: int) -> int:
-    """About how many stops the process makes on this way, by halving."""
-    most = 1
-    while True:
-        with killing(house, which, most) as killer:
-            way(house)
-        if not killer.done:
-            return most
-        most *= 2
-
-
-def step_through(way: Callable[[House], None], house: House, which: int, kills: int) -> None:
-    """Kill the process on this way at evenly spread stops."""
-    total = stops(way, house, which)
-    shift = random.random()
-    for turn in range(kills):
-        at = 1 + int((turn + shift) * total / kills)
-        with killing(house, which, at) as killer:
-            try:
-                way(house)
-            except BaseException as problem:
-                problem.add_note(f"{'holder' if which == 0 else 'keeper'} killed at stop {at} of {total}")
-                raise
-        if not killer.done:
-            break
 
 
 @pytest.mark.parametrize("way", LIVES, ids=lambda way: way.__name__)

@@ -22,6 +22,7 @@ from cloche.step.firewall import AddElement
 from cloche.step.mount import OpenTree
 from cloche.step.namespace import OpenNamespace
 from cloche.step.sync import Await, Gate, Open, Report, StartBell
+from houses import children, stays
 from probes import available
 
 pytestmark = [
@@ -61,9 +62,9 @@ def kernel_objects(engine: Engine) -> tuple[list[str], list[str], int]:
     parents = [Path(h.path) / engine.store.parent for h in engine.host.cgroups.hierarchies]
     groups = [str(p) for parent in parents for p in parent.iterdir() if p.is_dir() and p.name != "keeper"]
     answer, _ = engine.keeper.ask({"op": "info"})
-    children = Path(f"/proc/{answer['keeper']}/task/{answer['keeper']}/children").read_text().split()
+    made = [pid for pid in children(answer["keeper"]) if not stays(pid)]
     plans = [name for name in os.listdir(engine.store.run + "/plans") if not is_settling(name)]
-    return groups, plans, len(children)
+    return groups, plans, len(made)
 
 
 def published(plan: Plan) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import cloche as package
+from cloche.engine.waiting import Endings
 from cloche.sdk import Client
 from commands import COMMAND, cloche, ok
 
@@ -117,3 +119,35 @@ def test_kills_on_the_way_lose_nothing(newer: Path) -> None:
         assert (asking.returncode, out) == (0, "new\n")
     assert by(newer, "wait", "writer").stdout == "7\n"
     assert ok("logs", "writer").splitlines() == [f"line {i}" for i in range(1, 101)]
+
+
+def test_who_waits_replaces_a_keeper_that_does_not_say_whose_end_it_is(tmp_path: Path) -> None:
+    """A connection is for many waits only since answers bear an id."""
+    tree = tmp_path / "older"
+    shutil.copytree(Path(package.__file__).parent, tree / "cloche", ignore=shutil.ignore_patterns("__pycache__"))
+    for file, pattern, other in (
+        ("protocol", r"(?m)^VERSION = \d+", "VERSION = 3"),
+        ("answers", r'"reason": reason, "id": ident}', '"reason": reason}'),
+    ):
+        path = tree / f"cloche/engine/{file}.py"
+        text, changed = re.subn(pattern, other, path.read_text())
+        assert changed == 1
+        path.write_text(text)
+    for number in (3, 4):
+        script = f"while [ ! -e /end ]; do sleep 0.02; done; exit {number}"
+        done = by(tree, "run", "-d", "--name", f"box{number}", "starter", "sh", "-c", script)
+        assert done.returncode == 0, done.stderr
+    keeper = pids()[1]
+    with Client() as client:
+        boxes = [client.get(name) for name in ("box3", "box4")]
+        endings, found = Endings(client.engine.store), {}
+        for box in boxes:
+            found |= endings.exchange(box.id)
+        for box in boxes:
+            box.exec(["touch", "/end"])
+        while len(found) < 2:
+            assert select.select([endings], [], [], 20)[0]
+            found |= endings.exchange()
+        assert [found[box.id][0] for box in boxes] == [3, 4]
+        assert pids()[1] != keeper
+        endings.close()

@@ -15,7 +15,7 @@ from archives import docker_files, dumps, files_tar
 from commands import COMMAND, cloche, ok
 from probes import requires
 
-pytestmark = [requires("root", "overlay"), pytest.mark.usefixtures("store")]
+pytestmark = [pytest.mark.one_lane, requires("root", "overlay"), pytest.mark.usefixtures("store")]
 
 CONFIG = {
     "User": "nobody",

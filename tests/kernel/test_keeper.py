@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import os
 import random
+import resource
 import select
 import signal
 import socket
@@ -29,6 +30,7 @@ from cloche.kernel.namespaces import unshare
 from cloche.runtime.logview import Reader
 from cloche.sdk import Client, Container
 from commands import COMMAND, ok
+from houses import children
 
 pytestmark = [pytest.mark.requires("root", "overlay"), pytest.mark.timeout(120)]
 
@@ -122,8 +124,8 @@ def test_they_linger_and_end_and_their_groups_go_with_them(store: Path) -> None:
 
 
 def test_the_callers_process_has_no_child(client: Client) -> None:
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    assert not any(client.engine.store.root in Path(f"/proc/{c}/cmdline").read_text() for c in children)
+    ours = children(os.getpid())
+    assert not any(client.engine.store.root in Path(f"/proc/{c}/cmdline").read_text() for c in ours)
 
 
 def test_callers_killed_while_they_start_the_pair_leave_one_pair(store: Path) -> None:
@@ -143,6 +145,42 @@ def test_orphans_in_the_hosts_pid_namespace_are_reaped(client: Client) -> None:
     own = f"/proc/{holder}/task/{holder}/children"
     wait_for(lambda: len(Path(own).read_text().split()) == 2, "the orphan falls to the holder")
     wait_for(lambda: len(Path(own).read_text().split()) == 1, "and is reaped when it ends")
+    box.remove(force=True)
+
+
+def bell_server(keeper: int) -> int:
+    """The keeper's child that makes the bells."""
+    return next(pid for pid in children(keeper) if Path(f"/proc/{pid}/comm").read_text() == "bell-server\n")
+
+
+def test_the_process_that_makes_bells_may_be_killed(client: Client) -> None:
+    keeper = pair(client)[1]
+    box = client.run("starter", ["sleep", "1000"], detach=True)
+    for _ in range(3):
+        before = bell_server(keeper)
+        os.kill(before, signal.SIGKILL)
+        assert client.run("starter", ["echo", "made"], remove=True).output == "made\n"
+        assert bell_server(keeper) != before
+    assert box.status == "running"
+    box.remove(force=True)
+
+
+def test_a_keeper_without_descriptors_lets_clients_wait(client: Client) -> None:
+    keeper = pair(client)[1]
+    log = Path(client.engine.store.run) / "keeper/log"
+    box = client.run("starter", ["sleep", "1000"], detach=True)
+    limits = resource.prlimit(keeper, resource.RLIMIT_NOFILE)
+    resource.prlimit(keeper, resource.RLIMIT_NOFILE, (5, limits[1]))
+    try:
+        waiting = connect(client)
+        waiting.send(b'{"op": "info"}')
+        wait_for(lambda: "Too many open files" in log.read_text(), "it says why")
+        assert not select.select([waiting], [], [], 1.2)[0]
+        assert log.read_text().count("Too many open files") < 10, "it does not ask again and again"
+    finally:
+        resource.prlimit(keeper, resource.RLIMIT_NOFILE, limits)
+    assert b'"ok"' in waiting.recv(1 << 16), "its turn comes when there are some"
+    waiting.close()
     box.remove(force=True)
 
 
@@ -317,10 +355,10 @@ def empty(client: Client) -> None:
     Path(client.engine.store.root + "/filler").unlink(missing_ok=True)
 
 
-def gated(client: Client, gate: Path, script: str) -> Container:
+def gated(client: Client, gate: Path, script: str, **more: Any) -> Container:
     """A container that begins when the file /gate/go is there."""
     waiting = "while [ ! -e /gate/go ]; do sleep 0.02; done; "
-    return client.run("starter", ["sh", "-c", waiting + script], volumes=[f"{gate}:/gate"], detach=True)
+    return client.run("starter", ["sh", "-c", waiting + script], volumes=[f"{gate}:/gate"], detach=True, **more)
 
 
 def test_a_full_disk_makes_a_container_wait_and_loses_nothing(small: Client, tmp_path: Path) -> None:
@@ -338,6 +376,30 @@ def test_a_full_disk_makes_a_container_wait_and_loses_nothing(small: Client, tmp
     assert box.wait() == 9
     assert box.stdout.decode().splitlines() == [f"{i} {text}" for i in range(10000)]
     box.remove()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_one_that_is_not_to_wait_for_its_log_goes_on_and_what_was_before_is_kept(
+    small: Client, tmp_path: Path, terminal: bool
+) -> None:
+    options = {"mode": "non-blocking", "max-buffer-size": "64k"}
+    said = tmp_path / "said"
+    box = gated(
+        small,
+        tmp_path,
+        "head -c 3000000 /dev/zero | tr '\\0' x; : > /gate/said; sleep 1000",
+        log_options=options,
+        tty=terminal,
+    )
+    first = box.stdout
+    fill(small)
+    (tmp_path / "go").touch()
+    wait_for(said.exists, "it has written all, though nothing of it can be kept")
+    kill_one(small, 1)
+    assert box.status == "running"
+    assert box.stdout.startswith(first) and len(box.stdout) < 2_000_000
+    empty(small)
+    box.remove(force=True)
 
 
 def test_an_end_on_a_full_disk_is_recorded(small: Client, tmp_path: Path) -> None:

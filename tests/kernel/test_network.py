@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from cloche.engine.store import locate
 from cloche.kernel import nftables
 from commands import cloche, ok, sh
 from hosts import ASK, ECHO, address, free_port, from_container, here, other_host, py, serve
+from houses import kill_processes
 
 pytestmark = [
     pytest.mark.requires("root", "overlay", "netns", "bridge", "nf_tables"),
@@ -299,9 +299,7 @@ def test_names_of_the_outside(store: Path) -> None:
 def test_killed_processes_lose_no_port_and_no_link(store: Path, py: str, who: str) -> None:
     port = free_port()
     serve(py, "tcp", 80, "-p", f"{port}:80")
-    facts = json.loads(ok("info", "-f", "json"))
-    for key in ("KeeperPid", "HolderPid") if who == "both" else (f"{who.title()}Pid",):
-        os.kill(facts[key], signal.SIGKILL)
+    kill_processes(who)
     assert here("tcp", "127.0.0.1", str(port)).endswith(" hello")
     assert ok("ps", "--format", "{{.Names}}") == "web"
     refused = cloche("run", "--rm", "-p", f"{port}:80", "py", "true")
@@ -417,3 +415,41 @@ def test_every_user_of_a_container_may_bind_every_port(py: str) -> None:
 def test_ports_that_lead_nowhere_are_said(mode: str) -> None:
     done = cloche("run", "--rm", "--network", mode, "-p", "80", "starter", "echo", "ran")
     assert (done.code, done.out) == (0, "ran\n") and "published ports are discarded" in done.err
+
+
+FAITHFUL = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(0.5); s.bind(("", 0))
+print("ready", flush=True)
+for line in sys.stdin:
+    s.sendto(line.encode(), (sys.argv[1], int(sys.argv[2])))
+    try: print(s.recv(100).decode().split()[-1], flush=True)
+    except OSError as error: print("no:", type(error).__name__, flush=True)
+"""
+
+
+@pytest.mark.parametrize("where", ["", "10.231.6.1:"])
+def test_a_client_that_keeps_its_port_reaches_the_container_that_is_there_now(py: str, where: str) -> None:
+    """UDP has no end: the kernel takes it for the flow to the container that is gone, unless it is told."""
+    port = free_port(socket.SOCK_DGRAM)
+    with other_host(6):
+        command = ["ip", "netns", "exec", f"clo{os.getpid()}-6", sys.executable, "-I", "-c", FAITHFUL]
+        with subprocess.Popen(
+            [*command, "10.231.6.1", str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        ) as client:
+            assert client.stdin is not None and client.stdout is not None
+
+            def said(word: str) -> str:
+                client.stdin.write(word + "\n")  # type: ignore[union-attr]
+                return client.stdout.readline().strip()  # type: ignore[union-attr]
+
+            assert client.stdout.readline() == "ready\n"
+            assert said("nobody").startswith("no:"), "a flow to a port that nobody has published yet"
+            first = serve(py, "udp", 53, "-p", f"{where}{port}:53/udp", name="first")
+            assert said("one") == "one"
+            ok("rm", "-f", "first")
+            assert said("gone").startswith("no:")
+            ok("run", "-d", "--name", "between", "py", "sleep", "1000")  # has the address of the first, maybe
+            assert serve(py, "udp", 53, "-p", f"{where}{port}:53/udp", name="second") != first
+            assert said("two") == "two"
+            client.stdin.close()

@@ -19,7 +19,7 @@ from cloche.image.tree import Tree
 from cloche.storage import layers
 from probes import mount, private_mount_namespace, requires
 
-pytestmark = requires("root")
+pytestmark = [pytest.mark.one_lane, requires("root")]
 
 GLIBC = "/lib64/ld-linux-x86-64.so.2"
 MUSL = "/lib/ld-musl-x86_64.so.1"

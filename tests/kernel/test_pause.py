@@ -148,7 +148,7 @@ def test_whoever_is_killed_in_the_middle_the_state_is_what_the_kernel_says(store
         with subprocess.Popen([*COMMAND, "unpause", "box"], stderr=subprocess.DEVNULL) as doing:
             time.sleep(0.05)
             doing.kill()
-        assert (found.status == "paused") == is_frozen(group(client.engine, found.id))
+        assert (found.status == "paused") == is_frozen(group(client.engine, found.id, found._record.config))
         if found.status == "running":
             found.pause()
     client.close()
@@ -160,7 +160,7 @@ def test_many_processes_that_fork_while_they_are_frozen(store: Path) -> None:
         forks = client.run("starter", ["sh", "-c", script], detach=True, network="none", pids_limit=200)
         for _ in range(10):
             forks.pause()
-            assert is_frozen(group(client.engine, forks.id))
+            assert is_frozen(group(client.engine, forks.id, forks._record.config))
             with pytest.raises(Conflict, match="already paused"):
                 forks.pause()
             forks.unpause()

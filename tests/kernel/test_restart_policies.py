@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from cloche.sdk import Client
 from commands import COMMAND, cloche, ok
+from houses import kill_processes
 
 pytestmark = [pytest.mark.requires("root", "overlay"), pytest.mark.usefixtures("store"), pytest.mark.timeout(120)]
 
@@ -74,6 +76,27 @@ def test_who_asks_for_an_end_gets_one(policy: str, end: list[str]) -> None:
     assert state("box") == "exited" and lines("box") == before
 
 
+@pytest.mark.parametrize("end", ["remove", "stop"])
+def test_who_saw_it_run_ends_it_also_when_it_is_made_again_by_now(store: Path, end: str) -> None:
+    """Between a look and the signal it has ended, and a policy makes it again."""
+    with Client(str(store)) as client:
+        engine = client.engine
+        ok("run", "-d", "--name", "box", "--restart", "always", "starter", "sleep", "0.3")
+        seen = engine.find("box")
+        assert seen.status == "running"
+        until("box", 3)
+        while engine.find("box").status != "restarting":
+            time.sleep(0.01)
+        if end == "remove":
+            engine.remove(seen, force=True)
+            assert ok("ps", "-aq") == ""
+        else:
+            engine.stop(seen, 0)
+            assert state("box") == "exited"
+            time.sleep(1.0)
+            assert state("box") == "exited"
+
+
 def test_a_pause_that_doubles_is_shown_and_can_be_ended() -> None:
     ok("run", "-d", "--name", "box", "--restart", "always", "starter", "sh", "-c", "exit 3")
     until("box", 4)
@@ -93,12 +116,7 @@ def test_kills_lose_no_restart_and_no_line(store: Path, who: str) -> None:
     script = "echo line; sleep 0.1; exit 1"
     ok("run", "-d", "--name", "box", "--restart", "on-failure:6", "starter", "sh", "-c", script)
     for _ in range(4):
-        facts = json.loads(ok("info", "-f", "json"))
-        for key in ("KeeperPid", "HolderPid") if who == "both" else (f"{who.title()}Pid",):
-            try:
-                os.kill(facts[key], signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        kill_processes(who)
         ok("ps")
         time.sleep(0.15)
     code = ok("wait", "box")

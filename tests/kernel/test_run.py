@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import cloche, ok, sh
+from commands import Result, cloche, ok, sh
 from probes import available, cgroup_mounts, layout
 
 pytestmark = [pytest.mark.requires("root", "overlay"), pytest.mark.usefixtures("store")]
@@ -323,7 +323,7 @@ def test_the_id_is_written_to_a_file_that_must_be_new(tmp_path: Path) -> None:
     assert (again.code, "the file exists" in again.err) == (125, True)
 
 
-@pytest.mark.parametrize("flag", [["--link", "x"], ["--volumes-from", "x"], ["--gpus", "all"]])
+@pytest.mark.parametrize("flag", [["--link", "x"], ["--storage-opt", "size=1g"]])
 def test_what_is_not_there_is_refused_by_name(flag: list[str]) -> None:
     refused = cloche("run", "--rm", *flag, "starter", "true")
     assert (refused.code, "not there yet" in refused.err) == (125, True)
@@ -345,3 +345,23 @@ def test_explain_and_plan_show_the_same_steps() -> None:
     assert any("µs" in line for line in steps)
     assert ok("ps", "-aq") == ""
     assert available("root")
+
+
+def test_only_some_streams_are_gone_along_with() -> None:
+    """docker run -a: what is not attached is in the log only; without any output the id is printed."""
+    words = ("starter", "sh", "-c", "echo out; echo err >&2; exit 3")
+    flags = ("run", "--network", "none", "--rm")
+    assert cloche(*flags, "-a", "stdout", *words) == Result(3, "out\n", "")
+    assert cloche(*flags, "-a", "STDERR", *words) == Result(3, "", "err\n")
+    assert cloche(*flags, "-a", "stdout", "-a", "stderr", *words) == Result(3, "out\n", "err\n")
+    alone = cloche("run", "--network", "none", "--name", "box", "-i", "-a", "stdin", "starter", "cat", input="typed\n")
+    assert alone.code == 0 and alone.out.strip() == ok("inspect", "-f", "{{.Id}}", "box") and not alone.err
+    assert ok("logs", "box") == "typed"
+    streams = "{{.Config.AttachStdin}} {{.Config.AttachStdout}} {{.Config.AttachStderr}}"
+    assert ok("inspect", "-f", streams, "box") == "true false false"
+    for wrong, said in (
+        (("-a", "stdeer"), "valid streams are"),
+        (("-d", "-a", "stdout"), "both --attach and --detach"),
+    ):
+        refused = cloche(*flags, *wrong, "starter", "true")
+        assert refused.code == 125 and said in refused.err

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -137,7 +139,9 @@ def test_what_cannot_be_meant_changes_nothing() -> None:
         ("-m", "lots"): "invalid size",
         ("--cpus", "1000"): "range of CPUs",
         ("--cpuset-cpus", "999"): "CPUs" if not V2 else "",
-        ("--restart", "always"): "--restart is not there yet",
+        ("--restart", "sometimes"): "invalid restart policy",
+        ("--cpu-quota", "5"): "less than 1ms",
+        ("--kernel-memory", "1g"): "--kernel-memory is not there yet",
         ("--pids-limit", "-3"): "negative",
     }.items():
         result = cloche("update", *words, "box")
@@ -177,3 +181,37 @@ def test_a_container_that_does_not_run_gets_them_at_its_start() -> None:
     assert re.search("11", ok("inspect", "-f", "{{.HostConfig.PidsLimit}}", "box"))
     ok("start", "box")
     assert limit("pids.max", "pids.max") == "11"
+
+
+@requires("cgroup:cpu")
+def test_one_way_of_limiting_cpus_takes_the_place_of_the_other() -> None:
+    box("--cpus", "0.5")
+    ok("update", "--cpu-period", "50000", "--cpu-quota", "20000", "box")
+    assert limit("cpu.cfs_quota_us", "cpu.max").split()[0] == "20000"
+    assert limit("cpu.cfs_period_us", "cpu.max").split()[-1] == "50000"
+    assert ok("inspect", "-f", "{{.HostConfig.NanoCpus}} {{.HostConfig.CpuQuota}}", "box") == "0 20000"
+    ok("update", "--cpus", "1", "box")
+    assert limit("cpu.cfs_quota_us", "cpu.max").split()[0] == "100000"
+    assert ok("inspect", "-f", "{{.HostConfig.NanoCpus}} {{.HostConfig.CpuPeriod}}", "box") == "1000000000 0"
+
+
+def test_another_restart_policy_while_it_runs(store: Path) -> None:
+    """Also when the keeper dies behind the change."""
+    with Client(str(store)) as client:
+        one = client.run("starter", ["sleep", "1000"], detach=True, network="none", name="box")
+        one.update(restart="on-failure:1")
+        assert one.inspect()["HostConfig"]["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 1}
+        os.kill(client.engine.keeper.ask({"op": "info"})[0]["keeper"], signal.SIGKILL)
+        first = one.pid
+        os.kill(first, signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while one.pid in (0, first):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert one.inspect()["RestartCount"] == 1
+        one.update(restart="no")
+        os.kill(one.pid, signal.SIGKILL)
+        assert one.wait() == 137 and one.status == "exited"
+        other = client.run("starter", ["sleep", "1000"], detach=True, network="none", remove=True)
+        with pytest.raises(Error, match="--rm"):
+            other.update(restart="always")

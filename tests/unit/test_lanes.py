@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import lanes
@@ -17,6 +18,7 @@ TESTS = Path(__file__).resolve().parents[1]
 @pytest.fixture(autouse=True)
 def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "NUMBERS", tmp_path / "lanes.json")
+    monkeypatch.setattr(lanes, "SECONDS", tmp_path / "seconds.json")
     monkeypatch.setattr(lanes, "KNOWN", tmp_path / "known-skips.txt")
 
 
@@ -50,10 +52,12 @@ def test_without_root_a_skip_everywhere_is_no_error(tmp_path: Path) -> None:
 
 
 def test_a_lane_that_ran_fewer_tests_than_recorded_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert lanes.main(["--record", report(tmp_path, "v2", a="passed", b="passed")]) == 0
-    assert json.loads(lanes.NUMBERS.read_text()) == {"v2": 2}
+    outcomes = {"a": "passed", **{f"b.py::{number}": "passed" for number in range(20)}}
+    assert lanes.main(["--record", report(tmp_path, "v2", **outcomes)]) == 0
+    assert json.loads(lanes.NUMBERS.read_text()) == {"v2": 21}
+    assert json.loads(lanes.SECONDS.read_text()) == {"v2": {"a": 0, "b.py": 2}}
     assert lanes.main([report(tmp_path, "v2", a="passed")]) == 1
-    assert "ran 1 tests; tests/lanes.json says at least 2" in capsys.readouterr().out
+    assert "ran 1 tests; tests/lanes.json says at least 21" in capsys.readouterr().out
 
 
 def test_a_lane_that_ended_early_or_never_began_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,3 +103,36 @@ def test_a_probe_that_does_not_exist_is_an_error() -> None:
 
     with pytest.raises(ValueError, match="no probe named 'rooot'"):
         requires("rooot")
+
+
+def test_parts_of_a_lane_are_one_when_all_have_ended(tmp_path: Path) -> None:
+    parts = [Path(report(tmp_path, "one", a="passed")), Path(report(tmp_path, "two", b="passed"))]
+    lanes.join(parts, tmp_path / "host.jsonl")
+    whole = lanes.Lane(tmp_path / "host.jsonl")
+    assert (sorted(whole.tests), whole.ended, whole.count("passed")) == (["a", "b"], True, 2)
+    assert not any(part.exists() for part in parts)
+
+
+def test_a_part_that_died_is_no_end_and_one_that_left_nothing_is_none(tmp_path: Path) -> None:
+    for dead in (Path(report(tmp_path, "two", ended=False, b="passed")), tmp_path / "never"):
+        lanes.join([Path(report(tmp_path, "one", a="passed")), dead], tmp_path / "host.jsonl")
+        assert not lanes.Lane(tmp_path / "host.jsonl").ended
+
+
+def test_files_are_spread_by_what_they_took_and_what_is_there_counts() -> None:
+    seconds = {"a": 100.0, "b": 50.0, "c": 40.0, "e2e": 30.0}
+    assert lanes.spread(["c", "a", "new", "b"], [["e2e"], []], seconds) == [["e2e", "new", "b"], ["a", "c"]]
+
+
+def test_parts_run_at_once_and_the_first_bad_status_counts(tmp_path: Path) -> None:
+    both = threading.Barrier(3)
+
+    def run(at: int, part: Path) -> int:
+        both.wait(10)
+        part.write_text(Path(report(tmp_path, f"made{at}", **{f"t{at}": "passed"})).read_text())
+        return (0, 3, 4)[at]
+
+    assert lanes.at_once(3, run, tmp_path / "sub/host.jsonl") == 3
+    whole = lanes.Lane(tmp_path / "sub/host.jsonl")
+    assert (sorted(whole.tests), whole.ended) == (["t0", "t1", "t2"], True)
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["host.jsonl"]

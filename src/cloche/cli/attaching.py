@@ -38,6 +38,7 @@ def follow(
     sig_proxy: bool,
     detach_keys: str,
     stdin: bool = True,
+    shown: tuple[int, ...] = (1, 2),
 ) -> int:
     """Start and go along. The log's directory is ours to read before anything is written to it, whatever is removed
     when. What it wrote when it ran before is passed over."""
@@ -63,6 +64,7 @@ def follow(
             sig_proxy=sig_proxy,
             detach_keys=detach_keys,
             stdin=0 if stdin else None,
+            shown=shown,
         )
     finally:
         for output in followers:
@@ -88,6 +90,7 @@ def go_along(
     detach_keys: str,
     redraw: bool = False,
     stdin: int | None = 0,
+    shown: tuple[int, ...] = (1, 2),
 ) -> int:
     """Pass output, input and signals until the end or until detached; returns the exit code."""
     streams = streams_of(engine, container, started, output)
@@ -98,6 +101,7 @@ def go_along(
         detach_keys=detach_keys or DEFAULT_KEYS,
         sig_proxy=sig_proxy,
         redraw=redraw,
+        shown=shown,
     )
     return exit_code(outcome)
 

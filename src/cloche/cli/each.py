@@ -9,7 +9,11 @@ from cloche.errors import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
+    from cloche.engine.containers import Container, Engine
+    from cloche.engine.courses import Course
 
 
 def each(names: Iterable[str], do: Callable[[str], str], forgiven: type[Error] | None = None) -> int:
@@ -20,11 +24,46 @@ def each(names: Iterable[str], do: Callable[[str], str], forgiven: type[Error] |
     code = 0
     for name in names:
         try:
-            done = do(name)
-            if done:
-                print(done, flush=True)
+            code |= _say(do(name), forgiven)
         except Error as error:
-            print(f"cloche: {error}", file=sys.stderr)
-            if forgiven is None or not isinstance(error, forgiven):
-                code = 1
+            code |= _say(error, forgiven)
     return code
+
+
+def at_once(
+    engine: Engine,
+    names: Sequence[str],
+    course: Callable[[Container], Course[Any]],
+    forgiven: type[Error] | None = None,
+) -> int:
+    """The same with what takes its time, of all at once; names are printed in the order in which they were given."""
+    from cloche.engine.courses import finish_all
+
+    results: dict[int, str | Error] = {}
+    code = said = 0
+
+    def done(number: int, result: object) -> None:
+        nonlocal code, said
+        results[number] = result if isinstance(result, Error) else names[number]
+        while said in results:
+            code |= _say(results.pop(said), forgiven)
+            said += 1
+
+    def courses() -> Iterable[tuple[int, Course[Any]]]:
+        for number, name in enumerate(names):
+            try:
+                yield number, course(engine.find(name))
+            except Error as error:
+                done(number, error)
+
+    finish_all(engine.store, courses(), done)
+    return code
+
+
+def _say(result: str | Error, forgiven: type[Error] | None) -> int:
+    if isinstance(result, Error):
+        print(f"cloche: {result}", file=sys.stderr)
+        return int(forgiven is None or not isinstance(result, forgiven))
+    if result:
+        print(result, flush=True)
+    return 0

@@ -31,9 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_standard_streams()
     verb = ""
     try:
+        words = sys.argv[1:] if argv is None else argv
+        if words[:1] == ["__complete"]:
+            from cloche.cli.completing import complete
+
+            print("".join(line + "\n" for line in complete(words[1:])), end="")
+            return _written(0)
         from cloche.cli.arguments import parse
 
-        parsed = parse(sys.argv[1:] if argv is None else argv)
+        parsed = parse(words)
         verb = parsed.verb
         if parsed.debug:
             os.environ["CLOCHE_DEBUG"] = "1"

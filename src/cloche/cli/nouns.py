@@ -29,7 +29,7 @@ NOUNS: dict[str, tuple[str, dict[str, Entry]]] = {
         },
     ),
     "image": (
-        "images: prune, ls, rm, load, tag",
+        "images: prune, ls, rm, pull, push, save, load, import, history, tag",
         {
             "prune": (
                 "remove images that nobody uses",
@@ -50,12 +50,18 @@ NOUNS: dict[str, tuple[str, dict[str, Entry]]] = {
                 "",
                 0,
                 0,
-                (("all", "a", "bool", "", "also images that have a name"), _FORCE, _PRUNED, HELP),
-                ("cloche system prune", "cloche system prune -af"),
-                "volumes",
+                (
+                    ("all", "a", "bool", "", "also images that have a name"),
+                    ("volumes", "", "bool", "", "also volumes without a name that no container has"),
+                    _FORCE,
+                    _PRUNED,
+                    HELP,
+                ),
+                ("cloche system prune", "cloche system prune -af --volumes"),
+                "",
             ),
             "df": (
-                "print the room that images and containers take",
+                "print the room that images, containers and volumes take",
                 "",
                 0,
                 0,
@@ -166,14 +172,79 @@ NOUNS: dict[str, tuple[str, dict[str, Entry]]] = {
             ),
         },
     ),
+    "volume": (
+        "files that outlive containers: create, ls, inspect, rm, prune",
+        {
+            "create": (
+                "make a volume",
+                "[VOLUME]",
+                0,
+                1,
+                (
+                    ("driver", "d", "text", "NAME", "local, a directory of the store"),
+                    ("opt", "o", "list", "K=V", "options of the driver (there is none yet)"),
+                    ("label", "", "list", "K=V", "data about it"),
+                    HELP,
+                ),
+                ("cloche volume create data", "cloche volume create --label team=db"),
+                (
+                    "availability group limit-bytes required-bytes scope secret sharing topology-preferred "
+                    "topology-required type"
+                ),
+            ),
+            "ls": (
+                "list volumes",
+                "",
+                0,
+                0,
+                (FILTER, LISTING, ("quiet", "q", "bool", "", "only names"), HELP),
+                ("cloche volume ls", "cloche volume ls -q --filter dangling=true"),
+                "cluster",
+            ),
+            "inspect": (
+                "print all that is known of volumes, as JSON",
+                "VOLUME [VOLUME...]",
+                1,
+                -1,
+                (TEMPLATE, HELP),
+                ("cloche volume inspect data", "cloche volume inspect -f '{{.Mountpoint}}' data"),
+                "",
+            ),
+            "rm": (
+                "remove volumes that no container has",
+                "VOLUME [VOLUME...]",
+                1,
+                -1,
+                (("force", "f", "bool", "", "one that is not there is no error"), HELP),
+                ("cloche volume rm data", "cloche volume rm -f data logs"),
+                "",
+            ),
+            "prune": (
+                "remove all volumes without a name that no container has",
+                "",
+                0,
+                0,
+                (
+                    ("all", "a", "bool", "", "also those with a name"),
+                    ("force", "f", "bool", "", "do not ask"),
+                    ("filter", "", *FILTER[2:]),
+                    HELP,
+                ),
+                ("cloche volume prune", "cloche volume prune -af --filter label=test"),
+                "",
+            ),
+        },
+    ),
 }
 _OF_CONTAINERS = (
     "run create start stop kill rm wait exec attach logs port "
-    "restart rename pause unpause top update diff cp export stats"
+    "restart rename pause unpause top update diff cp export commit stats"
 )
 SPELLINGS = {  # what Docker's users type too
     "network list": "network ls",
     "network remove": "network rm",
+    "volume list": "volume ls",
+    "volume remove": "volume rm",
     "container ls": "ps",
     "container list": "ps",
     "container ps": "ps",
@@ -181,8 +252,7 @@ SPELLINGS = {  # what Docker's users type too
     "image list": "images",
     "image rm": "rmi",
     "image remove": "rmi",
-    "image load": "load",
-    "image tag": "tag",
+    **{f"image {verb}": verb for verb in "history import load pull push save tag".split()},
     "system info": "info",
     "system events": "events",
     **{f"container {verb}": verb for verb in _OF_CONTAINERS.split()},

@@ -1,4 +1,5 @@
-"""What a pull shows: on a terminal a line a layer, redrawn with a bar; elsewhere a line for each thing that is done."""
+"""What a pull and a push show: on a terminal a line a layer, redrawn with a bar; elsewhere a line for each thing that
+is done."""
 
 from __future__ import annotations
 
@@ -17,8 +18,15 @@ WORDS = {
     "unpacking": "Extracting",
     "done": "Pull complete",
     "there": "Already exists",
+    "preparing": "Preparing",
+    "uploading": "Pushing",
+    "pushed": "Pushed",
+    "mounted": "Mounted from another repository",
+    "exists": "Layer already exists",
 }
-_PLAIN = ("there", "downloaded", "done")  # said where nothing can be redrawn
+_LAST = ("there", "done", "pushed", "mounted", "exists")
+_MOVING = ("downloading", "uploading")
+_PLAIN = ("downloaded", *_LAST)  # said where nothing can be redrawn
 _EVERY = 0.1  # seconds between two drawings
 _BAR = 30
 
@@ -42,11 +50,11 @@ class Display:
             return
         with self._lock:
             known = self._layers.get(progress.digest)
-            if known and known.state in ("there", "done"):
+            if known and known.state in _LAST:
                 return  # the same layer twice in one image
             self._layers[progress.digest] = progress
             if self._terminal:
-                if progress.state != "downloading" or monotonic() - self._last > _EVERY:
+                if progress.state not in _MOVING or monotonic() - self._last > _EVERY:
                     self._draw()
             elif progress.state in _PLAIN:
                 print(f"{progress.digest[7:19]}: {WORDS[progress.state]}", flush=True)
@@ -81,7 +89,7 @@ def _line(progress: Progress) -> str:
     from cloche.engine.units import human_size
 
     start = f"{progress.digest[7:19]}: {WORDS[progress.state]}"
-    if progress.state != "downloading":
+    if progress.state not in _MOVING:
         return start
     done = _BAR * progress.now // progress.total if progress.total else _BAR
     bar = "=" * done + ">" + " " * (_BAR - done)

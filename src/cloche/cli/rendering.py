@@ -113,6 +113,16 @@ def _kind(value: Any) -> str:
     return "slice"
 
 
+def _plain_field(pipe: Node, dot: Any) -> str | None:
+    """`{{.Field}}` of a text, which nearly all cells of lists are, as it is shown; None for anything else."""
+    names, _, commands = pipe
+    if names or len(commands) != 1 or len(commands[0]) != 1 or type(dot) is not dict:
+        return None
+    operand = commands[0][0]
+    value = dot.get(operand[2]) if operand[0] == "field" and operand[1] == ("dot",) else None
+    return value if type(value) is str and value.isprintable() else None
+
+
 class _Running:
     """One execution: variables, output."""
 
@@ -129,6 +139,10 @@ class _Running:
             if kind == "text":
                 self.out.append(node[1])
             elif kind == "print":
+                value = _plain_field(node[1], dot)
+                if value is not None:
+                    self.out.append(value)
+                    continue
                 value = self.pipe(node[1], dot)
                 if not node[1][0]:
                     self.out.append(show(value, "<no value>"))

@@ -11,7 +11,9 @@ from cloche.engine.request import (
     Connection,
     ExecRequest,
     Files,
+    Health,
     Limits,
+    Logging,
     Namespaces,
     Networking,
     Program,
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from cloche.cli.arguments import Parsed
-    from cloche.engine.request import FileMount, HostDevice, Ulimit
-    from cloche.oci.runtime import IdMapping
+    from cloche.engine.request import DeviceLimit, FileMount, HostDevice, Ulimit
+    from cloche.oci.runtime import DeviceRule, IdMapping
 
     T = TypeVar("T")
 
@@ -47,7 +49,7 @@ def run_request(parsed: Parsed, cwd: str, environ: Mapping[str, str], read_file:
             _security(parsed, cwd, read_file),
             parsed.text("name"),
             parsed.text("hostname"),
-            _pairs(parsed, "label"),
+            _labels(parsed, cwd, read_file),
             _pairs(parsed, "annotation"),
             parsed.on("rm"),
             parsed.on("detach"),
@@ -55,7 +57,12 @@ def run_request(parsed: Parsed, cwd: str, environ: Mapping[str, str], read_file:
             parsed.on("sig-proxy", True),
             _below(cwd, parsed.text("cidfile")),
             networks[1],
-            *_restart(parsed),
+            *restart(parsed),
+            _health(parsed),
+            parsed.text("domainname"),
+            parsed.text("cgroup-parent"),
+            Logging(parsed.text("log-driver"), _pairs(parsed, "log-opt")),
+            tuple(dict.fromkeys(text.lower() for text in parsed.every("attach"))),
         )
     )
 
@@ -187,22 +194,81 @@ def limits(parsed: Parsed) -> Limits:
         parsed.number("cpu-shares") or 0,
         parsed.text("cpuset-cpus"),
         parsed.number("pids-limit") or 0,
+        parsed.number("cpu-period") or 0,
+        parsed.number("cpu-quota") or 0,
+        parsed.number("cpu-rt-period") or 0,
+        parsed.number("cpu-rt-runtime") or 0,
+        parsed.text("cpuset-mems"),
+        _swappiness(parsed),
+        parsed.on("oom-kill-disable"),
+        parsed.number("blkio-weight") or 0,
+        _rates(parsed),
     )
+
+
+def _swappiness(parsed: Parsed) -> int:
+    number = parsed.number("memory-swappiness")
+    return -1 if number is None else number
+
+
+_RATES = {
+    "blkio-weight-device": "weight",
+    "device-read-bps": "read_bps",
+    "device-write-bps": "write_bps",
+    "device-read-iops": "read_iops",
+    "device-write-iops": "write_iops",
+}
+
+
+def _rates(parsed: Parsed) -> tuple[DeviceLimit, ...]:
+    if parsed.values.keys().isdisjoint(_RATES):
+        return ()
+    from cloche.engine.limits import device_limit
+
+    return tuple(
+        _read(parsed, flag, text, lambda text, kind=kind: device_limit(kind, text))  # type: ignore[misc]
+        for flag, kind in _RATES.items()
+        for text in parsed.every(flag)
+    )
+
+
+def _labels(parsed: Parsed, cwd: str, read_file: Callable[[str], bytes]) -> tuple[tuple[str, str], ...]:
+    """The files' first, then those of -l; a K of a file without a value is none (Docker's rule)."""
+    if "label-file" not in parsed.values:
+        return _pairs(parsed, "label")
+    from cloche.engine.environment import read_variables
+
+    found: dict[str, str] = {}
+    for path in parsed.every("label-file"):
+        for text in read_variables(_content(path, cwd, "read the label file", read_file), path, {}):
+            name, equals, value = text.partition("=")
+            if equals:
+                found[name] = value
+    return tuple({**found, **dict(_pairs(parsed, "label"))}.items())
 
 
 def _files(parsed: Parsed, cwd: str) -> Files:
     mounts: tuple[FileMount, ...] = ()
     devices: tuple[HostDevice, ...] = ()
-    if not parsed.values.keys().isdisjoint(("volume", "mount", "tmpfs", "device")):
-        from cloche.engine.notation import device, mount, tmpfs, volume
+    others: tuple[str, ...] = ()
+    cdi: tuple[str, ...] = ()
+    if not parsed.values.keys().isdisjoint(("volume", "mount", "tmpfs", "device", "volumes-from")):
+        from cloche.engine.notation import device_or_name, mount, split_devices, tmpfs, volume, volumes_from
 
         mounts = (
             *_each(parsed, "volume", lambda text: volume(text, cwd)),
             *_each(parsed, "mount", lambda text: mount(text, cwd)),
             *_each(parsed, "tmpfs", tmpfs),
         )
-        devices = _each(parsed, "device", device)
-    return Files(mounts, devices, parsed.on("read-only"), _size(parsed, "shm-size"))
+        devices, cdi = split_devices(_each(parsed, "device", device_or_name))
+        others = _each(parsed, "volumes-from", volumes_from)
+    rules: tuple[DeviceRule, ...] = ()
+    if "device-cgroup-rule" in parsed.values:
+        from cloche.engine.limits import device_rule
+
+        rules = _each(parsed, "device-cgroup-rule", device_rule)
+    shm_size = _size(parsed, "shm-size")
+    return Files(mounts, devices, parsed.on("read-only"), shm_size, others, rules, cdi, parsed.text("gpus"))
 
 
 def _namespaces(parsed: Parsed) -> Namespaces:
@@ -215,12 +281,34 @@ def _namespaces(parsed: Parsed) -> Namespaces:
     return Namespaces(parsed.text("pid"), parsed.text("ipc"), parsed.text("uts"), parsed.text("cgroupns"), user, maps)
 
 
-def _restart(parsed: Parsed) -> tuple[str, int]:
+def restart(parsed: Parsed) -> tuple[str, int]:
+    """The policy and its number of tries. Raises Invalid."""
     if "restart" not in parsed.values:
         return "no", 0
-    from cloche.engine.notation import restart
+    from cloche.engine import notation
 
-    return _read(parsed, "restart", parsed.text("restart"), restart)
+    return _read(parsed, "restart", parsed.text("restart"), notation.restart)
+
+
+def _health(parsed: Parsed) -> Health:
+    if parsed.on("no-healthcheck") or any(name[:7] == "health-" for name in parsed.values):
+        from cloche.engine.units import seconds
+
+        def duration(flag: str) -> int:
+            text = parsed.text("health-" + flag)
+            return int(_read(parsed, "health-" + flag, text, seconds) * 1e9) if text else 0
+
+        text = parsed.text("health-cmd")
+        return Health(
+            ("NONE",) if parsed.on("no-healthcheck") else ("CMD-SHELL", text) if text else (),
+            duration("interval"),
+            duration("timeout"),
+            duration("start-period"),
+            duration("start-interval"),
+            parsed.number("health-retries") or 0,
+            parsed.text("health-on-failure"),
+        )
+    return Health()
 
 
 _NETWORK_FLAGS = (

@@ -40,6 +40,9 @@ def listing(form: str, default: str, headings: Mapping[str, Any], rows: Iterable
 def align(lines: Iterable[str]) -> str:
     """Lines of cells with tabs between, each column as wide as its widest cell in lines that follow one another."""
     cells = [line.split("\t") for text in lines for line in text.split("\n")]
+    if len({len(row) for row in cells}) == 1:  # as nearly always: the columns go from top to bottom
+        columns = [max(_NARROWEST, max(map(width, column)) + _APART) for column in zip(*cells, strict=True)][:-1]
+        return "".join([_line(row, columns) for row in cells])
     widths: list[list[int]] = [[] for _ in cells]
     for column in range(max((len(row) for row in cells), default=1) - 1):
         start = 0
@@ -52,11 +55,15 @@ def align(lines: Iterable[str]) -> str:
             for i in block:
                 widths[i].append(max(widest, _NARROWEST))
             start = end + 1
-    out = []
-    for row, spaces in zip(cells, widths, strict=True):
-        padded = [cell + " " * (space - width(cell)) for cell, space in zip(row, spaces, strict=False)]
-        out.append("".join(padded) + row[-1] + "\n")
-    return "".join(out)
+    return "".join([_line(row, spaces) for row, spaces in zip(cells, widths, strict=True)])
+
+
+def _line(row: list[str], spaces: list[int]) -> str:
+    padded = [
+        cell.ljust(space) if cell.isascii() else cell + " " * (space - width(cell))
+        for cell, space in zip(row, spaces, strict=False)
+    ]
+    return "".join(padded) + row[-1] + "\n"
 
 
 def width(text: str) -> int:

@@ -80,6 +80,7 @@ def attach(
     stdin: int | None = 0,
     stdout: int = 1,
     stderr: int = 2,
+    shown: tuple[int, ...] = (1, 2),
     tty: bool = False,
     detach_keys: str = DEFAULT,
     sig_proxy: bool = True,
@@ -87,8 +88,9 @@ def attach(
 ) -> Outcome:
     """Pass bytes, sizes and signals until the container ends, the keys are typed, or our side ends.
 
-    tty: the container has a pseudo-terminal: ours becomes raw, the keys detach, ctrl-c is a byte. redraw: make a
-    program that is attached to once more draw its screen. Raises Invalid (the keys), Error (writing output).
+    tty: the container has a pseudo-terminal: ours becomes raw, the keys detach, ctrl-c is a byte. shown: which of its
+    output is written, 1 and 2. redraw: make a program that is attached to once more draw its screen. Raises Invalid
+    (the keys), Error (writing output).
     """
     keys = DetachKeys(parse_detach_keys(detach_keys) if tty else b"")
     if streams.input is None:
@@ -101,7 +103,7 @@ def attach(
         caught |= {signals.WINCH, signals.CONT, signals.TSTP}
     with Caught(caught) as arrived, _Out(stdout) as out, _Out(stderr) as err:
         raw = RawMode(stdin) if tty and stdin is not None and os.isatty(stdin) else None
-        outs = {1: out, 2: err}
+        outs = {number: each for number, each in ((1, out), (2, err)) if number in shown}
         try:
             if raw:
                 raw.enter()
@@ -176,7 +178,7 @@ class _Loop:
 
     def _fetch(self) -> None:
         pieces = self.streams.output.read()
-        self.output = [(self.outs[stream], memoryview(data)) for stream, data in pieces]
+        self.output = [(self.outs[stream], memoryview(data)) for stream, data in pieces if stream in self.outs]
         self.caught_up = not pieces
         if self.caught_up and self.result is not None:
             self.outcome = Outcome("exited", self.result)

@@ -6,7 +6,8 @@ import os
 
 from cloche.engine import database, protocol
 from cloche.engine.holder import note
-from cloche.engine.job import Job
+from cloche.engine.job import Job, Jobs
+from cloche.runtime.bell import DONE
 from cloche.step import stored
 
 TYPE_CHECKING = False
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _NAMESPACES = {"mnt": "mount", "net": "network", "pid": "pid"}
 _PLAN_MOST = 64 << 20  # bytes
+_MANY = 64  # ids that a client may have without anybody looking which of them still are
 _CHECK = 10.0  # seconds until a program that shall take over must have said that it can
 
 
@@ -42,11 +44,19 @@ def elsewhere(home: dict[str, str], pid: int) -> str:
 
 
 class Client:
-    """A connection. One that does not read what it asked for is not waited for."""
+    """A connection. One that does not read what it asked for is not waited for: it is ended, behind what is on its way,
+    so that who is only late asks again."""
 
     def __init__(self, sock: _socket.socket, elsewhere: str) -> None:
         self.sock, self.elsewhere = sock, elsewhere
         self.deaf = False
+        self.idents: set[str] = set()  # of what it has started, waits for or is attached to: forgotten when it leaves
+
+    def care(self, job: Job, jobs: Jobs) -> None:
+        """Be forgotten by this one when the connection ends. A connection may see thousands come and go."""
+        if len(self.idents) > 2 * len(jobs) + _MANY:
+            self.idents = {ident for ident in self.idents if jobs.of(ident)}
+        self.idents.add(job.ident)
 
     def answer(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         """Send at once; who is gone, or has let its answers pile up, gets no more."""
@@ -55,6 +65,28 @@ class Client:
                 protocol.send(self.sock, message, fds, protocol.DONTWAIT)
             except OSError:
                 self.deaf = True
+                protocol.end(self.sock)
+
+
+def attach_fds(job: Job, client: Client) -> tuple[list[str], tuple[int, ...]]:
+    """What a client gets to talk to the process directly."""
+    names: list[str] = [n for n in ("master", "input") if n in job.held]
+    if job.is_exec:
+        names += [n for n in ("out", "err") if n in job.held and "master" not in job.held]
+    if client not in job.attached:
+        job.attached.append(client)
+    return names, tuple(job.held[n] for n in names)
+
+
+def answer_start(job: Job, client: Client) -> None:
+    """It runs."""
+    names, fds = attach_fds(job, client) if job.notes.get("attach") or job.is_exec else ([], ())
+    records = (
+        [[number, ns] for kind, _, number, _, ns in job.making.records if kind == DONE]
+        if job.making and job.notes.get("explain")
+        else []
+    )
+    client.answer({"ok": True, "pid": job.pid, "fds": names, "records": records}, fds)
 
 
 def _content(fds: list[int]) -> bytes:
@@ -65,11 +97,12 @@ def _content(fds: list[int]) -> bytes:
     return os.pread(fds[0], size, 0)
 
 
-def _join(job: Job, client: Client, fds: list[int]) -> None:
+def _join(keeper: Keeper, job: Job, client: Client, fds: list[int]) -> None:
     """One more who waits for a start that is under way, or that a dead keeper may have to leave to us."""
     if job.state in ("aborting", "settling") and not job.content:
         job.content = _content(fds)
     job.starters.append(client)
+    client.care(job, keeper.jobs)
 
 
 def _is_ours(client: Client, message: dict[str, Any]) -> bool:
@@ -99,9 +132,9 @@ def start(keeper: Keeper, client: Client, message: dict[str, Any], fds: list[int
         if job.attempt != attempt:
             client.answer({"error": "it is being started or running already", "conflict": True})
         elif job.state == "running":
-            keeper.answer_start(job, client)
+            answer_start(job, client)
         else:
-            _join(job, client, fds)
+            _join(keeper, job, client, fds)
         return
     row = keeper.db.execute("SELECT attempt, status, pid FROM containers WHERE id=?", (ident,)).fetchone()
     past = keeper.db.execute("SELECT 1 FROM exits WHERE id=? AND attempt=?", (ident, attempt)).fetchone()
@@ -116,6 +149,7 @@ def _make(keeper: Keeper, client: Client, key: str, attempt: str, fds: list[int]
     job = Job(key, stored.load(content), keeper.held.setdefault(key, {}), attempt)
     job.content = content
     job.starters.append(client)
+    client.care(job, keeper.jobs)
     keeper.make(job)
 
 
@@ -127,9 +161,9 @@ def execute(keeper: Keeper, client: Client, message: dict[str, Any], fds: list[i
     job = keeper.jobs.get(key)
     if job:
         if job.state == "running":
-            keeper.answer_start(job, client)
+            answer_start(job, client)
         else:
-            _join(job, client, fds)
+            _join(keeper, job, client, fds)
         return
     if keeper.db.execute("SELECT 1 FROM exits WHERE id=?", (message["id"],)).fetchone():
         client.answer({"ok": True, "pid": 0, "fds": [], "records": []})
@@ -141,26 +175,33 @@ def wait(keeper: Keeper, client: Client, message: dict[str, Any], fds: list[int]
     """Answered when the end is recorded; at once where it is already. An eventfd(2) that comes along is written to
     whenever there is more in the log, and now: the client may have looked before we knew of it."""
     ident = message["id"]
-    job = next((j for j in keeper.jobs.values() if j.ident == ident), None)
+    job = keeper.jobs.of(ident)
     if job:
         job.waiters.append(client)
+        client.care(job, keeper.jobs)
         if fds and not job.is_exec:
             os.set_blocking(fds[0], False)
             job.wakes.append((client, os.dup(fds[0])))
             job.wake()
         return
     row = keeper.db.execute("SELECT code, error FROM exits WHERE id=? ORDER BY time DESC", (ident,)).fetchone()
-    client.answer({"exit": row["code"], "reason": row["error"]} if row else {"exit": None})
+    client.answer(ending(ident, row["code"], row["error"]) if row else ending(ident))
+
+
+def ending(ident: str, code: int | None = None, reason: str = "") -> dict[str, Any]:
+    """What a wait is answered with; without a code nobody here knows."""
+    return {"exit": code, "reason": reason, "id": ident}
 
 
 def attach(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
     """Descriptors to talk to a running container."""
-    job = next((j for j in keeper.jobs.values() if j.ident == message["id"]), None)
+    job = keeper.jobs.of(message["id"])
     if not job or job.state not in ("running", "settling"):
         answer: dict[str, Any] = {"error": "it is not running", "conflict": True}
         passed: tuple[int, ...] = ()
     else:
-        names, passed = keeper.attach_fds(job, client)
+        client.care(job, keeper.jobs)
+        names, passed = attach_fds(job, client)
         answer = {"ok": True, "pid": job.pid, "fds": names}
     if not message.get("quiet"):
         client.answer(answer, passed)
@@ -168,9 +209,9 @@ def attach(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[i
 
 def end_input(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
     """The client has closed its end of stdin: so do we."""
-    job = next((j for j in keeper.jobs.values() if j.ident == message["id"]), None)
+    job = keeper.jobs.of(message["id"])
     if job and job.notes.get("stdin_once", job.is_exec):
-        keeper.end_input(job)
+        keeper.let_go(job, "input")
     if not message.get("quiet"):
         client.answer({"ok": True})
 
@@ -181,7 +222,7 @@ def info(keeper: Keeper, client: Client, _message: dict[str, Any], _fds: list[in
         {
             "ok": True,
             "keeper": os.getpid(),
-            "holder": os.getppid(),
+            "holder": protocol.maker(keeper.holder),  # getppid(2) names another when it has just died
             "jobs": len(keeper.jobs),
             "version": protocol.VERSION,
         }
@@ -191,6 +232,13 @@ def info(keeper: Keeper, client: Client, _message: dict[str, Any], _fds: list[in
 def cancel(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
     """One that a policy would make again is not."""
     client.answer({"ok": True, "cancelled": keeper.restarting.cancel(checked(message["id"]))})
+
+
+def policy(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
+    """Another restart policy for one that runs, or is about to be made again."""
+    name, tries = message["restart"]
+    keeper.restarting.change(checked(message["id"]), str(name), int(tries))
+    client.answer({"ok": True})
 
 
 def names(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
@@ -249,5 +297,6 @@ OPS: dict[str, Callable[[Keeper, Client, dict[str, Any], list[int]], None]] = {
     "handover": hand_over,
     "names": names,
     "cancel": cancel,
+    "policy": policy,
     "end": end,
 }

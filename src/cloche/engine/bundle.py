@@ -7,6 +7,7 @@ from cloche.errors import Invalid
 from cloche.oci.runtime import (
     Capabilities,
     Device,
+    DeviceRate,
     DeviceRule,
     Mount,
     Namespace,
@@ -23,7 +24,7 @@ from cloche.value import Value
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.engine.config import ContainerConfig
-    from cloche.engine.request import ExecRequest, Limits
+    from cloche.engine.request import ExecRequest, FileMount, Limits
     from cloche.engine.store import Store
     from cloche.step.rootfs import Folder, Overlay
 
@@ -63,6 +64,16 @@ class Other(Value):
     ipc: str = ""
 
 
+class Edits(Value):
+    """What devices by the Container Device Interface bring. rules: how they may be used."""
+
+    devices: tuple[Device, ...] = ()
+    rules: tuple[DeviceRule, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    env: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+
 class Facts(Value):
     """What was looked up for this start: other containers by id, devices of the host, the compiled seccomp filter."""
 
@@ -72,6 +83,8 @@ class Facts(Value):
     filter_flags: int = 0
     console_size: tuple[int, int] = (0, 0)
     network: Attachment = Attachment()
+    rates: tuple[DeviceRate, ...] = ()
+    injected: Edits = Edits()
 
 
 def _capabilities(config: ContainerConfig) -> Capabilities:
@@ -81,12 +94,16 @@ def _capabilities(config: ContainerConfig) -> Capabilities:
 
 def process(config: ContainerConfig, facts: Facts) -> Process:
     """The first process."""
-    wanted = config.request.process
+    wanted, env = config.request.process, config.env
+    if facts.injected.env:
+        from cloche.engine.environment import merge
+
+        env = tuple(merge(env, facts.injected.env))
     return Process(
         config.args,
-        config.env,
+        env,
         config.cwd,
-        User(name=config.user, additional_groups=wanted.groups),
+        User(name=config.user, additional_groups=wanted.groups + facts.injected.groups),
         wanted.tty,
         facts.console_size,
         _capabilities(config),
@@ -140,9 +157,23 @@ def _shm(config: ContainerConfig, others: dict[str, Other]) -> Mount:
     return Mount("/dev/shm", "tmpfs", "shm", ("nosuid", "noexec", "nodev", "mode=1777", f"size={size}"))
 
 
-def _mounts(config: ContainerConfig, store: Store, ident: str, others: dict[str, Other]) -> tuple[Mount, ...]:
+def _asked(mount: FileMount, config: ContainerConfig, store: Store) -> Mount:
+    """A mount of the user's. In a user namespace volumes are mounted id-mapped: they belong to those inside."""
+    options = mount_options(mount)
+    if mount.kind == "tmpfs":
+        return Mount(mount.target, "tmpfs", "tmpfs", options)
+    if config.mapping and (mount.kind == "volume" or mount.idmap):
+        options = (*options, "idmap")
+    if mount.kind == "bind":
+        return Mount(mount.target, "bind", mount.source, options)
+    return Mount(mount.target, "bind", store.volume(mount.source) + "/_data", options, below=mount.subpath)
+
+
+def _mounts(
+    config: ContainerConfig, store: Store, ident: str, others: dict[str, Other], injected: tuple[Mount, ...]
+) -> tuple[Mount, ...]:
     """The kernel's file systems, the files that name the container, then what was asked for, upper paths first."""
-    files, open_ = config.request.files, config.request.security.privileged
+    open_ = config.request.security.privileged
     readonly = () if open_ else ("ro",)
     hardened = ("nosuid", "noexec", "nodev")
     sysfs = Mount("/sys", "sysfs", "sysfs", (*hardened, *readonly))
@@ -162,10 +193,8 @@ def _mounts(config: ContainerConfig, store: Store, ident: str, others: dict[str,
         _shm(config, others),
         *(Mount("/etc/" + name, "bind", f"{own}/{name}", ("bind",)) for name in ("resolv.conf", "hostname", "hosts")),
     ]
-    asked = [
-        Mount(m.target, "bind" if m.kind == "bind" else "tmpfs", m.source or "tmpfs", mount_options(m))
-        for m in files.mounts
-    ]
+    taken = {m.destination.rstrip("/") for m in injected}
+    asked = [*(a for a in (_asked(m, config, store) for m in config.mounts) if a.destination not in taken), *injected]
     targets = {m.destination.rstrip("/") for m in asked}
     kept = [m for m in standard if m.destination not in targets]
     return (*kept, *sorted(asked, key=lambda m: m.destination.count("/")))
@@ -182,13 +211,15 @@ def _resources(config: ContainerConfig, facts: Facts) -> Resources:
                 for d in facts.devices
                 if d.type in "cb"
             ),
+            *facts.injected.rules,
+            *config.request.files.device_rules,
         )
-    return resources(config.request.resources, rules)
+    return resources(config.request.resources, rules, facts.rates)
 
 
-def resources(wanted: Limits, rules: tuple[DeviceRule, ...] = ()) -> Resources:
-    """The limits as the runtime spec has them."""
-    quota, period = bandwidth(wanted) or (None, None)
+def resources(wanted: Limits, rules: tuple[DeviceRule, ...] = (), rates: tuple[DeviceRate, ...] = ()) -> Resources:
+    """The limits as the runtime spec has them. rates: those of `wanted`, with the devices' numbers."""
+    quota, period = bandwidth(wanted)
     return Resources(
         wanted.memory or None,
         memory_and_swap(wanted) or None,
@@ -197,9 +228,15 @@ def resources(wanted: Limits, rules: tuple[DeviceRule, ...] = ()) -> Resources:
         quota,
         period,
         wanted.cpuset_cpus,
-        "",
+        wanted.cpuset_mems,
         wanted.pids or None,
         rules,
+        wanted.cpu_rt_period or None,
+        wanted.cpu_rt_runtime or None,
+        None if wanted.swappiness < 0 else wanted.swappiness,
+        wanted.oom_kill_disable,
+        wanted.blkio_weight or None,
+        rates,
     )
 
 
@@ -225,14 +262,14 @@ def bundle(config: ContainerConfig, root: Overlay | Folder, store: Store, ident:
         process(config, facts),
         request.files.read_only,
         config.hostname if own_uts else "",
-        "",
-        _mounts(config, store, ident, others),
+        request.domainname if own_uts else "",
+        _mounts(config, store, ident, others, facts.injected.mounts),
         _namespaces(config, others),
         config.mapping,
         config.mapping,
-        NODES + facts.devices,
+        tuple({d.path: d for d in NODES + facts.devices + facts.injected.devices}.values()),
         _resources(config, facts),
-        store.cgroup(ident),
+        store.cgroup(ident, request.cgroup_parent),
         _sysctls(config),
         () if privileged else MASKED,
         () if privileged else READONLY,
@@ -280,7 +317,7 @@ def joining(
         first.pid,
         first.start_time,
         tuple(Namespace(kind) for kind in kinds),
-        store.cgroup(ident),
+        store.cgroup(ident, config.request.cgroup_parent),
         b"" if request.privileged else facts.filter,
         0 if request.privileged else facts.filter_flags,
     )

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from stat import S_ISDIR, S_ISREG
 
-from cloche.storage.lower import OPAQUE, Lower, is_whiteout
+from cloche.storage.difference import PLACES
+from cloche.storage.lower import Lower, is_opaque, is_whiteout
 from cloche.storage.overlay import layer_folder
 from cloche.value import Value
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
 ADDED, CHANGED, DELETED = "A", "C", "D"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_PLACES = frozenset(  # where the engine mounts: made when the image lacks them, and no doing of the container's
-    b"dev proc sys dev/pts dev/shm dev/mqueue sys/fs sys/fs/cgroup etc/resolv.conf etc/hostname etc/hosts".split()
-)
 
 
 class Change(Value):
@@ -69,7 +67,7 @@ class _Walk:
             elif S_ISDIR(status.st_mode):
                 yield from self._directory(folder, name, path, status, before)
             elif before is None:
-                if not (path in _PLACES and S_ISREG(status.st_mode) and not status.st_size):
+                if not (path in PLACES and S_ISREG(status.st_mode) and not status.st_size):
                     yield Change(ADDED, b"/" + path)
             elif self._differs(status, before):
                 yield Change(CHANGED, b"/" + path)
@@ -83,14 +81,14 @@ class _Walk:
             return
         try:
             stood = before is not None and S_ISDIR(before.status.st_mode)
-            opaque = _is_opaque(fd)
+            opaque = is_opaque(fd, b".")
             inner = list(self.below(fd, path, before is None))
             if stood and opaque:
                 inner += self._hidden(fd, path)
         finally:
             os.close(fd)
         if before is None:
-            if inner or path not in _PLACES:
+            if inner or path not in PLACES:
                 yield Change(ADDED, b"/" + path)
         elif inner or opaque or not stood or self._differs(status, before):
             yield Change(CHANGED, b"/" + path)
@@ -111,10 +109,3 @@ class _Walk:
             return False
         mine, theirs = ((s.st_size, s.st_mtime_ns, s.st_rdev) for s in (status, old))
         return mine != theirs
-
-
-def _is_opaque(fd: int) -> bool:
-    try:
-        return os.getxattr(fd, OPAQUE) == b"y"
-    except OSError:
-        return False

@@ -182,6 +182,13 @@ class Keeper:
             return answer, received
         raise Error(f"ask the keeper to {message['op']}", "no keeper stays alive", f"see {self.store.run}/keeper/log")
 
+    def current(self) -> None:
+        """Be connected to a keeper of our version; an older one is replaced. Raises Error."""
+        version = self.ask({"op": "info"})[0]["version"]
+        if version < protocol.VERSION:
+            self._replace(version)
+            self.connected()
+
     def _replace(self, version: int) -> None:
         """Have an older keeper hand over to ours; its containers run on. Raises Error."""
         self.send({"op": "handover", "version": protocol.VERSION, "argv": _program()})

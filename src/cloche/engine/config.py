@@ -9,25 +9,27 @@ from __future__ import annotations
 from cloche.document import dumps, loads
 from cloche.engine import request as requests
 from cloche.engine.environment import merge
-from cloche.engine.request import RunRequest
+from cloche.engine.request import Health, Logging, RunRequest
 from cloche.engine.signals import signal_number
 from cloche.errors import Invalid
-from cloche.oci.runtime import IdMapping
+from cloche.oci.runtime import DeviceRule, IdMapping
 from cloche.value import Value, decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cloche.oci.image import ImageConfig
+    from cloche.engine.request import FileMount
+    from cloche.oci.image import Config, ImageConfig
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KINDS: dict[str, type[Value]] = {
     name: kind for name, kind in vars(requests).items() if isinstance(kind, type) and issubclass(kind, Value)
-} | {"IdMapping": IdMapping}
+} | {"IdMapping": IdMapping, "DeviceRule": DeviceRule}
 
 
 class ContainerConfig(Value):
     """A container's settled facts. `args` is entrypoint and command; `stop_signal` a number; ids are mapped by
-    `mapping`."""
+    `mapping`; `settled` is what was asked for with what image and other containers add; `probe` is what its health
+    check executes, () when there is none."""
 
     request: RunRequest
     args: tuple[str, ...]
@@ -42,6 +44,20 @@ class ContainerConfig(Value):
     layers: tuple[int, ...]
     mapping: tuple[IdMapping, ...] = ()
     exposed: tuple[tuple[int, str], ...] = ()
+    settled: tuple[FileMount, ...] = ()
+    health: Health = Health()
+    probe: tuple[str, ...] = ()
+    log: Logging = Logging()
+
+    @property
+    def mounts(self) -> tuple[FileMount, ...]:
+        """All mounts that are the user's to choose; a container without volumes has just those of its request."""
+        return self.settled or self.request.files.mounts
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether it may be made again when it ends, unless somebody asks for its end."""
+        return self.request.restart != "no" or self.health.on_failure == "restart"
 
 
 _KINDS["ContainerConfig"] = ContainerConfig
@@ -89,7 +105,20 @@ def configure(
         layers,
         mapping,
         _exposed(defaults.exposed_ports, request),
+        (),
+        *_health(request, defaults),
+        request.log,
     )
+
+
+def _health(request: RunRequest, image: Config) -> tuple[Health, tuple[str, ...]]:
+    """The settled health check, and what it executes. Raises Invalid."""
+    if not image.healthcheck and request.health == Health():
+        return request.health, ()
+    from cloche.engine import healthchecks
+
+    settled = healthchecks.settle(request.health, image.healthcheck)
+    return settled, healthchecks.command(settled, image.shell) if healthchecks.is_on(settled) else ()
 
 
 def _exposed(image: tuple[str, ...], request: RunRequest) -> tuple[tuple[int, str], ...]:

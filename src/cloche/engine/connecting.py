@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from cloche.engine.database import RUNNING
@@ -245,6 +246,9 @@ def _unlink(engine: Engine, container: Container, network: str, position: int) -
         socket = Netlink.of(os.dup(reach.take(NETWORK)))
         try:
             socket.ask(rtnetlink.delete_link(f"eth{position}"))
+        except OSError as error:
+            if error.errno != errno.ENODEV:  # who connected it was killed in the middle, or who disconnected it
+                raise
         finally:
             socket.close()
         if before is after or before is None:

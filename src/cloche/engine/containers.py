@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from cloche.engine.client import Keeper
     from cloche.engine.config import ContainerConfig
+    from cloche.engine.courses import Course
     from cloche.engine.networks import Networks
-    from cloche.engine.planning import Start
     from cloche.engine.request import RunRequest
     from cloche.image.removal import Removal
     from cloche.image.store import Image, ImageStore, Use
@@ -59,6 +59,7 @@ class Container(Value):
     ports: tuple[Port, ...] = ()
     restarts: int = 0
     paused: bool = False
+    health: str = ""
 
     @property
     def state(self) -> str:
@@ -153,7 +154,7 @@ class Engine:
         if found["paused"]:
             from cloche.engine.pausing import stands_still
 
-            found["paused"] = row["status"] == RUNNING and stands_still(self, row["id"])
+            found["paused"] = row["status"] == RUNNING and stands_still(self, row["id"], found["config"])
         if found["ports"]:
             from cloche.document import loads
 
@@ -249,6 +250,7 @@ class Engine:
     def create(self, request: RunRequest) -> Container:
         """Settle a request and record it. Nothing of the kernel's is asked yet. Raises Error and its kinds."""
         from cloche.engine.facts import check_host, referred, write_files
+        from cloche.engine.mounting import settle
         from cloche.storage.overlay import prepare as prepare_files
 
         check_host(request, self.host)
@@ -261,20 +263,29 @@ class Engine:
             mapping = ranges.mapping(self.db, request, ident)  # behind the directory: see sweep_forsaken
             config = configs.configure(request, image.config, image.layers, ident, mapping)
             ranges.give_to_root(self.store.container(ident) + "/upper", mapping)
+            config = settle(self, ident, config, image)
+            config = self._logged(config)
             self.networks.connect(ident, request)
             write_files(config, self.store, ident, self.networks.endpoints(ident))
             os.mkdir(self.store.container(ident) + "/log", 0o700)
             return self._insert(ident, request, image, config)
         except BaseException as error:
-            self._discard(ident)
+            remove_container(self.store, self.db, ident, failed=True)
             if isinstance(error, OSError):
                 raise Error("create the container's files", error.errno or 5, "is the disk full?") from error
             if isinstance(error, sqlite3.Error):
                 raise Error("record the container", str(error), "is the disk full?") from error
             raise
 
-    def _discard(self, ident: str) -> None:
-        remove_container(self.store, self.db, ident)
+    def _logged(self, config: ContainerConfig) -> ContainerConfig:
+        """With the log driver that the configuration file names. Raises Error, Invalid, Unsupported."""
+        from cloche.settings import exists
+
+        if config.log.driver or not exists(os.environ):
+            return config
+        from cloche.engine.logdrivers import settle
+
+        return config.replace(log=settle(config.log, os.environ))
 
     def _insert(self, ident: str, request: RunRequest, image: Image, config: ContainerConfig) -> Container:
         from time import time_ns
@@ -327,11 +338,12 @@ class Engine:
 
         Raises the error of the step that was refused.
         """
+        from cloche.engine.orders import order
         from cloche.engine.planning import plan_start
 
         if container.paused:
             raise Conflict(f"start container {container.name}", "it is paused", "unpause it with: cloche unpause")
-        if container.config.request.restart != "no":
+        if container.config.comes_back or container.config.health.on_failure:
             self.db.execute("UPDATE containers SET restarts=0, stopped=0 WHERE id=?", (container.id,))
         for tries in range(_PORT_TRIES, 0, -1):
             attempt = os.urandom(8).hex()
@@ -341,7 +353,7 @@ class Engine:
                 self._note_ports(container, start.ports)
             if explain:
                 explain(made)
-            content = self._stored(container, start, attach, explain is not None)
+            content = order(self, container, start, attach, explain is not None)
             answer, fds = self.keeper.ask({"op": "start", "id": container.id, "attempt": attempt}, content, meanwhile)
             if "failure" not in answer:
                 break
@@ -363,34 +375,6 @@ class Engine:
         chosen = wanted.publish_all or any(not p.port or p.last for p in wanted.ports)
         return chosen and failure[1] == 98 and type(made.acts[failure[0] - 1].step).__name__ == "ReservePort"
 
-    def _stored(self, container: Container, start: Start, attach: bool, explained: bool) -> bytes:
-        """The plan as the keeper wants it."""
-        from cloche.step.flat import flatten
-        from cloche.step.stored import dump, stored
-
-        request = container.config.request
-        wanted = request.process
-        notes = {
-            "tty": wanted.tty,
-            "stdin": wanted.interactive,
-            "stdin_once": wanted.interactive and attach and not wanted.tty,
-            "attach": attach,
-            "detached": False,
-            "remove": container.remove,
-            "oom": self._oom_files(container.id),
-            "explain": explained,
-            "names": list(start.names),
-            "restart": [request.restart, request.restart_tries] if request.restart != "no" else None,
-        }
-        return dump(stored(start.plan, flatten(start.plan), notes))
-
-    def _oom_files(self, ident: str) -> list[str]:
-        memory = next((h for h in self.host.cgroups.hierarchies if "memory" in h.controllers), None)
-        if memory is None:
-            return []
-        file = "memory.events" if self.host.cgroups.version == 2 else "memory.oom_control"
-        return [f"{memory.path}{self.store.cgroup(ident)}/{file}"]
-
     def _failed(self, container: Container, made: Plan, failure: list[Any]) -> Error:
         from cloche.runtime.bell import Failure
         from cloche.runtime.execution import explain as explain_failure
@@ -405,16 +389,10 @@ class Engine:
     # -- running
 
     def wait(self, container: Container) -> tuple[int, str]:
-        """The exit code, when it has ended, and "" or why it is not known (then the code is -1)."""
-        answer, _ = self.keeper.ask({"op": "wait", "id": container.id})
-        if answer["exit"] is None:
-            row = self.db.execute(
-                "SELECT status, exit_code, error FROM containers WHERE id=?", (container.id,)
-            ).fetchone()
-            if row is None or row["status"] in (RUNNING, RESTARTING):
-                raise NotFound(f"No such container: {container.name}")
-            return row["exit_code"], row["error"]
-        return answer["exit"], answer["reason"]
+        """The exit code, when it has ended, and "" or why it is not known (then the code is -1). Raises NotFound."""
+        from cloche.engine.courses import ending, finish
+
+        return finish(self.store, ending(self, container))
 
     def attach(self, container: Container) -> Started:
         """Descriptors to talk to it. Raises Conflict when it does not run, or is paused."""
@@ -432,21 +410,29 @@ class Engine:
     def stop(self, container: Container, timeout: int | None = None) -> None:
         """The stop signal, and after `timeout` seconds (-1: never) SIGKILL; returns when it has ended. A stopped one is
         no error."""
-        from cloche.engine.stopping import stop
+        from cloche.engine.courses import finish
+        from cloche.engine.stopping import stopping
 
-        stop(self, container, timeout)
+        finish(self.store, stopping(self, container, timeout))
 
-    def remove(self, container: Container, force: bool = False) -> None:
-        """Remove it and its files. Raises Conflict when it runs and `force` is not given."""
+    def remove(self, container: Container, force: bool = False, volumes: bool = False) -> None:
+        """Remove it and its files, and with `volumes` those that nobody named. Raises Conflict when it runs and `force`
+        is not given."""
+        from cloche.engine.courses import finish
+
+        finish(self.store, self.removing(container, force, volumes))
+
+    def removing(self, container: Container, force: bool = False, volumes: bool = False) -> Course[None]:
+        """`remove` as a course."""
         if container.status in (RUNNING, RESTARTING):
             if not force:
                 cause = "it is paused" if container.paused else f"it is {container.status}"
                 raise Conflict(f"remove container {container.name}", cause, "stop it before, or force it: cloche rm -f")
-            from cloche.engine.stopping import kill
+            from cloche.engine.stopping import killing
 
-            kill(self, container)
+            yield from killing(self, container)
         self._undo(container.id)
-        self._discard(container.id)
+        remove_container(self.store, self.db, container.id, volumes or container.remove)
         if not self.db.execute("SELECT 1 FROM images WHERE id=?", (container.image_id,)).fetchone():
             self.images.collect(self.uses)  # it stood on layers of an image that is gone
         sweep(self.store)

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.engine.store import Store
 
-VERSION = 5
+VERSION = 7
 CREATED, RUNNING, EXITED, RESTARTING = "created", "running", "exited", "restarting"
 UNKNOWN_EXIT = -1
 
@@ -112,6 +112,24 @@ ALTER TABLE containers ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE containers ADD COLUMN stopped INTEGER NOT NULL DEFAULT 0;
 """,
     5: _EVENTS,
+    6: """
+CREATE TABLE volumes (
+  name TEXT PRIMARY KEY, created INTEGER NOT NULL, labels TEXT NOT NULL DEFAULT '', taken INTEGER NOT NULL DEFAULT 1
+);
+CREATE TABLE mounted (
+  container TEXT NOT NULL, volume TEXT NOT NULL, target TEXT NOT NULL, anonymous INTEGER NOT NULL,
+  PRIMARY KEY (container, target)
+);
+CREATE INDEX mounted_volume ON mounted (volume);
+""",
+    7: f"""
+ALTER TABLE containers ADD COLUMN health TEXT NOT NULL DEFAULT '';
+ALTER TABLE containers ADD COLUMN checks TEXT NOT NULL DEFAULT '';
+CREATE TRIGGER event_health AFTER UPDATE OF health ON containers
+  WHEN NEW.health IS NOT OLD.health AND NEW.health IN ('healthy', 'unhealthy') BEGIN
+  {_INSERT} (json_extract(NEW.checks, '$.log[#-1].end'), 'container', 'health_status: ' || NEW.health, NEW.id, NEW.name,
+  NEW.image, NULL, ''); END;
+""",
 }
 
 

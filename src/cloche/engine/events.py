@@ -12,15 +12,21 @@ from time import time_ns
 
 from cloche.document import dumps, loads
 from cloche.engine.sqlite import sqlite3
+from cloche.errors import Invalid
 from cloche.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
+    from typing import TypeAlias
 
     from cloche.engine.containers import Engine
+    from cloche.engine.courses import Stream
+
+    Filters: TypeAlias = Sequence[tuple[str, str]]
 
 KEPT = 10_000
+FILTERS = ("container", "event", "image", "label", "type")
 _AGAIN = (0.001, 0.01, 0.1)  # seconds after a write when it is looked again: it is seen a moment after it was written
 
 
@@ -40,6 +46,15 @@ def record(db: sqlite3.Connection, ident: str, action: str, **attributes: str) -
     room for its event does not make it fail."""
     try:
         db.execute(*statement(ident, action, attributes))
+    except sqlite3.Error:
+        return
+
+
+def record_image(db: sqlite3.Connection, ident: str, action: str, name: str) -> None:
+    """The same of an image, `name` being what Docker says of it."""
+    text = "INSERT INTO events (time, kind, action, actor, name, image, labels, attributes) VALUES"
+    try:
+        db.execute(text + " (?, 'image', ?, ?, ?, '', NULL, '')", (time_ns(), action, ident, name))
     except sqlite3.Error:
         return
 
@@ -86,10 +101,10 @@ def last(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT max(number) FROM events").fetchone()[0] or 0)
 
 
-def follow(engine: Engine, after: int, until: int = 0) -> Iterator[Event]:
-    """Those with a higher number as they come, until a moment (nanoseconds since 1970; 0: for ever). Raises OSError."""
-    import select
-
+def following(engine: Engine, after: int, since: int = 0, until: int = 0, filters: Filters = ()) -> Stream[Event]:
+    """Those with a higher number as they come, from and to a moment (nanoseconds since 1970; 0: for ever). Raises
+    OSError."""
+    from cloche.engine.courses import Wait
     from cloche.kernel.inotify import IN_MODIFY, add_watch, clear, inotify_init
 
     db = engine.db
@@ -97,23 +112,47 @@ def follow(engine: Engine, after: int, until: int = 0) -> Iterator[Event]:
     fd = inotify_init()
     try:
         add_watch(fd, engine.store.root + "/db-wal", IN_MODIFY)
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
         waits: list[float] = list(_AGAIN)  # one may have come between reading and watching
         while True:
-            for event in found:
-                if until and event.time > until:
-                    return
-                after = event.number
-                yield event
+            after = found[-1].number if found else after
+            if given := tuple(e for e in found if since <= e.time <= (until or e.time) and is_meant(e, filters)):
+                yield given
             left = (until - time_ns()) / 1e9 if until else None
-            if left is not None and left <= 0:
+            if (found and until and found[-1].time > until) or (left is not None and left <= 0):
                 return
             wait = waits.pop(0) if waits else left
             wait = min(wait, left) if wait is not None and left is not None else wait
-            if poll.poll(None if wait is None else wait * 1000 + 1):
+            if (yield Wait((fd,), seconds=wait)).fds:
                 clear(fd)
                 waits = list(_AGAIN)
             found = read(db, after)
     finally:
         os.close(fd)
+
+
+def check_filters(filters: Filters) -> None:
+    """Raises Invalid for one that there is not."""
+    for name, value in filters:
+        if name not in FILTERS:
+            raise Invalid(f"filter {name}={value}", "invalid filter", f"one of {', '.join(FILTERS)}")
+
+
+def is_meant(event: Event, filters: Filters) -> bool:
+    """Whether the filters let it through: of each name, one."""
+    names = {name for name, _ in filters}
+    return all(any(_matches(event, n, v) for n, v in filters if n == name) for name in names)
+
+
+def _matches(event: Event, name: str, value: str) -> bool:
+    if name == "type":
+        return event.kind == value
+    if name == "event":
+        return event.action == value or event.action.partition(":")[0] == value
+    if name == "label":
+        key, given, wanted = value.partition("=")
+        return key in event.attributes and (not given or event.attributes[key] == wanted)
+    if name == "container":
+        known = event.attributes.get("name")
+        return event.kind == "container" and (event.actor.startswith(value) or known == value.lstrip("/"))
+    familiar = event.attributes.get("image", "") or event.attributes.get("name", "")
+    return value in (familiar, familiar.rpartition("/")[2], familiar.rpartition("/")[2].partition(":")[0], event.actor)

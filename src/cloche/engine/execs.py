@@ -8,14 +8,17 @@ import os
 from cloche.engine.bundle import Other, joining
 from cloche.engine.facts import gather
 from cloche.engine.validation import check_exec
-from cloche.errors import Conflict
-from cloche.kernel.processes import lives
+from cloche.errors import Conflict, Error
+from cloche.kernel.pidfd import KILL, open_process, send_signal
+from cloche.kernel.processes import lives, start_time
 from cloche.plan import plan_joining
 from cloche.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cloche.engine.client import Keeper
     from cloche.engine.containers import Container, Engine
+    from cloche.engine.courses import Course
     from cloche.engine.request import ExecRequest
 
 
@@ -29,8 +32,15 @@ class Exec(Value):
     fds: dict[str, int]
 
 
-def execute(engine: Engine, container: Container, request: ExecRequest, console: tuple[int, int] = (0, 0)) -> Exec:
-    """Start it; returns when its program has been executed. Raises the error of the step that was refused, Conflict."""
+def execute(
+    engine: Engine,
+    container: Container,
+    request: ExecRequest,
+    console: tuple[int, int] = (0, 0),
+    keeper: Keeper | None = None,
+) -> Exec:
+    """Start it; returns when its program has been executed. keeper: the connection by which we are attached to it, if
+    it shall not be the engine's. Raises the error of the step that was refused, Conflict."""
     from cloche.step.flat import flatten
     from cloche.step.stored import dump, stored
 
@@ -51,7 +61,7 @@ def execute(engine: Engine, container: Container, request: ExecRequest, console:
         "command": " ".join(request.command),
     }
     content = dump(stored(made, flatten(made), notes))
-    answer, fds = engine.keeper.ask({"op": "exec", "id": ident, "container": container.id}, content)
+    answer, fds = (keeper or engine.keeper).ask({"op": "exec", "id": ident, "container": container.id}, content)
     if "failure" in answer:
         if not lives(container.pid, container.start_time):
             raise Conflict(f"execute in container {container.name}", "it is not running any more")
@@ -62,58 +72,60 @@ def execute(engine: Engine, container: Container, request: ExecRequest, console:
     return Exec(ident, container, answer["pid"], dict(zip(answer["fds"], fds, strict=True)))
 
 
-def run(
+def running(
     engine: Engine, container: Container, request: ExecRequest, input: bytes | None = None
-) -> tuple[int, bytes, bytes]:
+) -> Course[tuple[int, bytes, bytes]]:
     """Execute to the end: exit code, stdout, stderr. What it does not read of `input` while it writes does not block
-    it."""
-    import select
-
-    from cloche.engine.pipes import Pipes
+    it. One whose caller is interrupted is killed."""
+    from cloche.engine.client import Keeper
+    from cloche.engine.courses import Wait
+    from cloche.engine.pipes import Pipes, write_some
     from cloche.engine.waiting import Waiting
 
-    made = execute(engine, container, request)
-    fds = made.fds
-    out: dict[int, list[bytes]] = {1: [], 2: []}
-    pipes, ending = Pipes({1: fds["out"], 2: fds["err"]}), Waiting(engine.keeper, made.id, attached=True)
-    left = memoryview(input or b"")
-    typing = fds.pop("input", -1)
-    result = None
+    keeper = Keeper(engine.store)  # by which we are attached to it, and hear of nothing but its end
     try:
-        if typing >= 0:
-            os.set_blocking(typing, False)
-        while result is None:
-            if typing >= 0 and not left:
-                os.close(typing)
-                typing = -1
-                ending.end_input()
-            poll = select.poll()
-            poll.register(pipes.fileno(), select.POLLIN)
-            poll.register(ending.fileno(), select.POLLIN)
+        made = execute(engine, container, request, keeper=keeper)
+        fds = made.fds
+        if "out" not in fds:  # it had ended before a second keeper was asked for it
+            raise Error(f"execute in container {container.name}", "the keeper was killed: what it wrote is lost")
+        out: dict[int, list[bytes]] = {1: [], 2: []}
+        handle, typing = _handle(made.pid), fds.pop("input", -1)
+        pipes, ending = Pipes({1: fds["out"], 2: fds["err"]}), Waiting(keeper, made.id, attached=True)
+        left, result = memoryview(input or b""), None
+        try:
             if typing >= 0:
-                poll.register(typing, select.POLLOUT)
-            ready = {fd for fd, _ in poll.poll()}
-            if typing in ready:
-                left = _write_some(typing, left)
-            for stream, data in pipes.read():
+                os.set_blocking(typing, False)
+            while result is None:
+                if typing >= 0 and not left:
+                    os.close(typing)
+                    typing = -1
+                    ending.end_input()
+                told = ending.fileno()
+                ready = (yield Wait((pipes.fileno(), told), (typing,) if typing >= 0 else ())).fds
+                if typing in ready:
+                    left = write_some(typing, left)
+                for stream, data in pipes.read():
+                    out[stream].append(data)
+                if told in ready:
+                    result = ending.result()
+            for stream, data in pipes.drain():
                 out[stream].append(data)
-            if ending.fileno() in ready:
-                result = ending.result()
-        for stream, data in pipes.drain():
-            out[stream].append(data)
+        except BaseException:
+            if handle >= 0:
+                send_signal(handle, KILL)
+            raise
+        finally:
+            for fd in (*fds.values(), *(fd for fd in (typing, handle) if fd >= 0)):
+                os.close(fd)
+            pipes.close()
     finally:
-        for fd in (*fds.values(), *([typing] if typing >= 0 else ())):
-            os.close(fd)
-        pipes.close()
-        if result is None:
-            engine.keeper.close()  # an answer that nobody waits for any more would be taken for another's
+        keeper.close()
     return result[0], b"".join(out[1]), b"".join(out[2])
 
 
-def _write_some(fd: int, left: memoryview) -> memoryview:
+def _handle(pid: int) -> int:
+    """A pidfd; -1 when it has ended already."""
     try:
-        return left[os.write(fd, left) :]
-    except BlockingIOError:
-        return left
-    except BrokenPipeError:
-        return left[:0]  # it reads no more
+        return open_process(pid, start_time(pid))
+    except (OSError, ValueError):
+        return -1

@@ -6,17 +6,17 @@ from __future__ import annotations
 import os
 from stat import S_ISBLK, S_ISCHR
 
-from cloche.engine.bundle import Facts, Other
+from cloche.engine.bundle import Edits, Facts, Other
 from cloche.engine.request import bounding
 from cloche.errors import Conflict, Invalid, NotFound, Unsupported
-from cloche.oci.runtime import Device
+from cloche.oci.runtime import Device, DeviceRate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cloche.engine.config import ContainerConfig
-    from cloche.engine.request import Limits, RunRequest
+    from cloche.engine.request import DeviceLimit, Limits, RunRequest
     from cloche.engine.store import Store
     from cloche.network.model import Endpoint
     from cloche.step.host import Host
@@ -65,13 +65,36 @@ def _cpus_available(host: Host) -> str:
 
 def devices(config: ContainerConfig) -> tuple[Device, ...]:
     """The host's devices that were asked for; with --privileged all of /dev. Raises NotFound, Invalid."""
-    found = [_device(d.source, d.target) for d in config.request.files.devices]
+    found = [each for d in config.request.files.devices for each in _devices(d.source, d.target)]
     if config.request.security.privileged:
         have = {d.path for d in found} | {
             "/dev/" + n for n in ("null", "zero", "full", "random", "urandom", "tty", "console", "ptmx")
         }
         found += [d for d in _all_devices("/dev") if d.path not in have]
     return tuple(found)
+
+
+def _devices(source: str, target: str) -> list[Device]:
+    """A device; of a directory all that are in it."""
+    if not os.path.isdir(source):
+        return [_device(source, target)]
+    found = _all_devices(source)
+    if not found:
+        raise Invalid(f"use the device {source}", "there is no device in that directory")
+    if source.rstrip("/") == target.rstrip("/"):
+        return found
+    return [d.replace(path=target.rstrip("/") + d.path[len(source.rstrip("/")) :], source=d.path) for d in found]
+
+
+def injected(config: ContainerConfig) -> Edits:
+    """What devices by the Container Device Interface bring. Raises NotFound, Invalid, Unsupported."""
+    files = config.request.files
+    if not files.cdi and not files.gpus:
+        return Edits()
+    from cloche.engine.cdi import Known, directories
+
+    known = Known(directories())
+    return known.edits((*files.cdi, *(known.gpus(files.gpus) if files.gpus else ())))
 
 
 def _device(source: str, target: str) -> Device:
@@ -85,7 +108,20 @@ def _device(source: str, target: str) -> Device:
         raise Invalid(f"use the device {source}", "it is not a device node", "mount it with -v instead")
     kind = "c" if S_ISCHR(status.st_mode) else "b"
     numbers = os.major(status.st_rdev), os.minor(status.st_rdev)
-    return Device(target, kind, *numbers, status.st_mode & 0o7777, status.st_uid, status.st_gid)
+    mode = status.st_mode & 0o7777
+    return Device(target, kind, *numbers, mode, status.st_uid, status.st_gid, "" if source == target else source)
+
+
+def _rate(limit: DeviceLimit) -> DeviceRate:
+    """A limit with the device's numbers. Raises NotFound, Invalid."""
+    what = f"limit {limit.kind.replace('_', ' ')} of {limit.path}"
+    try:
+        status = os.stat(limit.path)
+    except OSError as error:
+        raise NotFound(what, error.errno or 2, "`lsblk -p` lists block devices") from None
+    if not S_ISBLK(status.st_mode):
+        raise Invalid(what, "it is not a block device", "`lsblk -p` lists them")
+    return DeviceRate(limit.kind, os.major(status.st_rdev), os.minor(status.st_rdev), limit.rate)
 
 
 def _all_devices(directory: str) -> list[Device]:
@@ -168,9 +204,11 @@ def _cached(path: str, make: Callable[[], tuple[bytes, int]]) -> tuple[bytes, in
             return content[8:], int.from_bytes(content[:8], "little")
     except FileNotFoundError:
         pass
+    from _thread import get_ident
+
     program, flags = make()
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-    aside = f"{path}.{os.getpid()}"
+    aside = f"{path}.{os.getpid()}.{get_ident()}"  # several threads of a process may want it at once
     with open(aside, "wb") as file:
         file.write(flags.to_bytes(8, "little") + program)
     os.rename(aside, path)
@@ -195,7 +233,9 @@ def gather(
             )
         others.append((name, other))
     program, flags = seccomp(config, store, host)
-    return Facts(tuple(others), devices(config), program, flags, console)
+    rates = tuple(_rate(limit) for limit in config.request.resources.rates)
+    brought = injected(config)
+    return Facts(tuple(others), devices(config), program, flags, console, rates=rates, injected=brought)
 
 
 def write_files(config: ContainerConfig, store: Store, ident: str, endpoints: tuple[Endpoint, ...] = ()) -> None:
@@ -207,11 +247,16 @@ def write_files(config: ContainerConfig, store: Store, ident: str, endpoints: tu
     else:
         from cloche.network import resolver
 
-        hosts = resolver.hosts(config.hostname, endpoints, wanted.hosts).encode()
+        hosts = resolver.hosts(_full_name(config), endpoints, wanted.hosts).encode()
     resolv = _resolv_conf(config, endpoints)
     for name, content in (("hosts", hosts), ("resolv.conf", resolv), ("hostname", config.hostname.encode() + b"\n")):
         _write(f"{directory}/{name}", content)
     _write(f"{directory}/resolv.conf.made", resolv)
+
+
+def _full_name(config: ContainerConfig) -> str:
+    domain = config.request.domainname
+    return f"{config.hostname}.{domain}" if domain else config.hostname
 
 
 def _resolv_conf(config: ContainerConfig, endpoints: tuple[Endpoint, ...]) -> bytes:

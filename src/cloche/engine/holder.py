@@ -1,6 +1,6 @@
 """The holder: keeps descriptors so that no death of a keeper loses anything. The program of both processes begins here.
 
-    holder ── fork ── keeper ── posix_spawn ── bell ── clone(CLONE_PARENT) ── container
+    holder ── fork ── keeper ── posix_spawn ── bell ── clone(CLONE_PARENT) ── stage ── clone(CLONE_PARENT) ── container
       │  socketpair: put, close, drop, status, end
       ├── listening socket (inherited by fork)   ├── listens, makes containers, copies output, reaps, records
       └── every container's pipes, terminal, pidfd (by SCM_RIGHTS)
@@ -112,6 +112,7 @@ def _announce(store: Store, holder: int, keeper: int) -> None:
 def _serve(sock: _socket.socket, held: Held, keeper: int, caught: Caught) -> tuple[bool, list[str]]:
     """Obey the keeper until it dies or says that all is over (True). The program that shall take over, if any."""
     import select
+    from time import monotonic
 
     from cloche.engine.protocol import DONTWAIT, receive
 
@@ -119,6 +120,7 @@ def _serve(sock: _socket.socket, held: Held, keeper: int, caught: Caught) -> tup
     poll.register(sock.fileno(), select.POLLIN)
     poll.register(caught.fileno(), select.POLLIN)
     ended = ended_children()
+    looked, price, late = monotonic(), 0.0, False
     successor: list[str] = []
     while True:
         try:
@@ -126,8 +128,16 @@ def _serve(sock: _socket.socket, held: Held, keeper: int, caught: Caught) -> tup
         except BlockingIOError:
             if ended:  # a keeper that died had put what it knew of these before
                 reap_strangers(ended, held, keeper)
-            poll.poll()
-            ended = ended_children() if caught.read() else []
+            # all children are looked at, of a dead keeper all containers: for no more than a tenth of the time
+            rest = looked + 9 * price - monotonic()
+            poll.poll(max(1, 1000 * rest) if late else None)
+            late = bool(caught.read()) or late
+            ended = []
+            if late and monotonic() >= looked + 9 * price:
+                began = monotonic()
+                ended = ended_children()
+                looked, late = monotonic(), False
+                price = looked - began
             continue
         if message is None:
             return False, successor

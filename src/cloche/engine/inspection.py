@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cloche.engine.containers import Container, Engine
-    from cloche.engine.request import FileMount
+    from cloche.engine.request import FileMount, Files
     from cloche.image.store import Image
+    from cloche.oci.runtime import DeviceRule
 
 NEVER = "0001-01-01T00:00:00Z"
 
@@ -23,9 +24,9 @@ def moment(ns: int) -> str:
     """RFC 3339 with nanoseconds; Go's zero time for 0."""
     if not ns:
         return NEVER
-    from cloche.runtime.timestamp import format_time
+    from cloche.runtime.timestamp import format_time_short
 
-    return format_time(ns)
+    return format_time_short(ns)
 
 
 def container(engine: Engine, found: Container) -> dict[str, Any]:
@@ -36,12 +37,12 @@ def container(engine: Engine, found: Container) -> dict[str, Any]:
         "Created": moment(found.created),
         "Path": config.args[0],
         "Args": list(config.args[1:]),
-        "State": _state(found),
+        "State": _state(engine, found),
         "Image": found.image_id,
         "ResolvConfPath": engine.store.container(found.id) + "/resolv.conf",
         "HostnamePath": engine.store.container(found.id) + "/hostname",
         "HostsPath": engine.store.container(found.id) + "/hosts",
-        "LogPath": engine.log_directory(found),
+        "LogPath": "" if config.log.driver == "none" else engine.log_directory(found),
         "Name": "/" + found.name,
         "RestartCount": found.restarts,
         "Driver": "overlay2",
@@ -49,35 +50,27 @@ def container(engine: Engine, found: Container) -> dict[str, Any]:
         "AppArmorProfile": "",
         "HostConfig": _host_config(found),
         "GraphDriver": {"Name": "overlay2", "Data": _layers(engine, found)},
-        "Mounts": [
-            {
-                "Type": m.kind,
-                "Source": m.source,
-                "Destination": m.target,
-                "Mode": _mode(m),
-                "RW": not m.read_only,
-                "Propagation": m.propagation or ("rprivate" if m.kind == "bind" else ""),
-            }
-            for m in request.files.mounts
-        ],
+        "Mounts": [_mount(engine, m) for m in config.mounts],
         "Config": {
             "Hostname": config.hostname,
-            "Domainname": "",
-            "AttachStdin": request.process.interactive and not request.detach,
-            "AttachStdout": not request.detach,
-            "AttachStderr": not request.detach,
+            "Domainname": request.domainname,
+            "AttachStdin": request.attached("stdin"),
+            "AttachStdout": request.attached("stdout"),
+            "AttachStderr": request.attached("stderr"),
             "User": request.process.user or ("" if config.user == "0" else config.user),
             "Tty": request.process.tty,
             "OpenStdin": request.process.interactive,
             "Env": list(config.env),
             "Cmd": list(config.args[len(config.entrypoint) :]) or None,
             "Image": found.image,
+            "Volumes": {m.target: {} for m in config.mounts if m.anonymous and m.origin != "container"} or None,
             "WorkingDir": config.cwd,
             "Entrypoint": list(config.entrypoint) or None,
             "Labels": dict(config.labels),
             "ExposedPorts": {f"{port}/{protocol}": {} for port, protocol in config.exposed} or None,
             "StopSignal": _signal(config.stop_signal),
             "StopTimeout": config.stop_timeout,
+            **_healthcheck(found),
         },
         "NetworkSettings": networking(engine, found),
     }
@@ -89,7 +82,32 @@ def _signal(number: int) -> str:
     return signal_name(number)
 
 
-def _state(found: Container) -> dict[str, Any]:
+def _healthcheck(found: Container) -> dict[str, Any]:
+    health = found.config.health
+    if not any(health):
+        return {}
+    from cloche.engine.healthchecks import document
+
+    action = {"HealthcheckOnFailureAction": health.on_failure} if health.on_failure else {}  # podman's word
+    return {"Healthcheck": document(health), **action}
+
+
+def _health(engine: Engine, found: Container) -> dict[str, Any]:
+    """What the checks said: nothing of a container that never ran, or has none."""
+    if not found.health:
+        return {}
+    from cloche.engine.health import read_state
+
+    row = engine.db.execute("SELECT checks FROM containers WHERE id=?", (found.id,)).fetchone()
+    state = read_state(row["checks"] if row else "")
+    log = [
+        {"Start": moment(each.start), "End": moment(each.end), "ExitCode": each.code, "Output": each.output}
+        for each in state.log
+    ]
+    return {"Health": {"Status": found.health, "FailingStreak": state.streak, "Log": log}}
+
+
+def _state(engine: Engine, found: Container) -> dict[str, Any]:
     running = found.status == RUNNING
     return {
         "Status": found.state,
@@ -103,12 +121,65 @@ def _state(found: Container) -> dict[str, Any]:
         "Error": found.error,
         "StartedAt": moment(found.started),
         "FinishedAt": moment(found.finished),
+        **_health(engine, found),
+    }
+
+
+def _mount(engine: Engine, mount: FileMount) -> dict[str, Any]:
+    volume = {"Name": mount.source, "Driver": "local"} if mount.kind == "volume" else {}
+    return {
+        "Type": mount.kind,
+        **volume,
+        "Source": engine.store.volume(mount.source) + "/_data" if volume else mount.source,
+        "Destination": mount.target,
+        "Mode": _mode(mount),
+        "RW": not mount.read_only,
+        "Propagation": mount.propagation or ("rprivate" if mount.kind == "bind" else ""),
     }
 
 
 def _mode(mount: FileMount) -> str:
     """As it stands behind -v: `ro,rshared`."""
-    return ",".join(filter(None, ("ro" * mount.read_only, mount.propagation)))
+    return ",".join(
+        filter(None, ("ro" * mount.read_only, mount.propagation, "nocopy" * (not mount.copy), "idmap" * mount.idmap))
+    )
+
+
+def _binds(found: Container) -> list[str]:
+    """Binds and named volumes that were asked for, as -v has them."""
+    mounts = [m for m in found.config.request.files.mounts if m.kind != "tmpfs" and m.source and not m.subpath]
+    return [":".join((m.source, m.target, *filter(None, [_mode(m)]))) for m in mounts]
+
+
+def _rates(found: Container) -> dict[str, Any]:
+    """Limits of block devices, by Docker's names."""
+    rates = found.config.request.resources.rates
+    made: dict[str, Any] = {
+        "BlkioWeightDevice": [{"Path": r.path, "Weight": r.rate} for r in rates if r.kind == "weight"] or None
+    }
+    for kind, name in (("read_bps", "ReadBps"), ("write_bps", "WriteBps"), ("read_iops", "ReadIOps")):
+        made["BlkioDevice" + name] = [{"Path": r.path, "Rate": r.rate} for r in rates if r.kind == kind] or None
+    made["BlkioDeviceWriteIOps"] = [{"Path": r.path, "Rate": r.rate} for r in rates if r.kind == "write_iops"] or None
+    return made
+
+
+def _device_requests(files: Files) -> list[dict[str, Any]]:
+    """CDI devices, as Docker shows those that a driver is asked for."""
+    found: list[dict[str, Any]] = []
+    if files.cdi:
+        found.append({"Driver": "cdi", "Count": 0, "DeviceIDs": list(files.cdi), "Capabilities": None, "Options": None})
+    if files.gpus:
+        from cloche.engine.cdi import parse_gpus
+
+        count, names, maker = parse_gpus(files.gpus)
+        kind = {"Driver": maker, "Count": count, "DeviceIDs": list(names) or None}
+        found.append({**kind, "Capabilities": [["gpu"]], "Options": {}})
+    return found
+
+
+def _rule(rule: DeviceRule) -> str:
+    major, minor = ("*" if n < 0 else n for n in (rule.major, rule.minor))
+    return f"{rule.type} {major}:{minor} {rule.access}"
 
 
 def _host_config(found: Container) -> dict[str, Any]:
@@ -123,17 +194,29 @@ def _host_config(found: Container) -> dict[str, Any]:
         "DnsSearch": list(request.networking.dns_search),
         "ExtraHosts": [f"{name}:{address}" for name, address in request.networking.hosts] or None,
         "AutoRemove": found.remove,
-        "Binds": [
-            ":".join((m.source, m.target, *filter(None, [_mode(m)]))) for m in request.files.mounts if m.kind == "bind"
-        ]
-        or None,
+        "Binds": _binds(found) or None,
+        "VolumesFrom": list(request.files.volumes_from) or None,
         "Tmpfs": {m.target: ",".join(m.options) for m in request.files.mounts if m.kind == "tmpfs"} or None,
+        "VolumeDriver": "",
         "Memory": limits.memory,
         "MemorySwap": limits.memory_swap or limits.memory * 2,
         "MemoryReservation": limits.memory_reservation,
         "NanoCpus": limits.nano_cpus,
         "CpuShares": limits.cpu_shares,
         "CpusetCpus": limits.cpuset_cpus,
+        "CpusetMems": limits.cpuset_mems,
+        "CpuPeriod": limits.cpu_period,
+        "CpuQuota": limits.cpu_quota,
+        "CpuRealtimePeriod": limits.cpu_rt_period,
+        "CpuRealtimeRuntime": limits.cpu_rt_runtime,
+        "MemorySwappiness": None if limits.swappiness < 0 else limits.swappiness,
+        "OomKillDisable": limits.oom_kill_disable,
+        "BlkioWeight": limits.blkio_weight,
+        **_rates(found),
+        "CgroupParent": request.cgroup_parent,
+        "DeviceCgroupRules": [_rule(rule) for rule in request.files.device_rules] or None,
+        "Runtime": "cloche",
+        "Isolation": "",
         "PidsLimit": limits.pids or None,
         "Ulimits": [{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in request.process.ulimits] or None,
         "ShmSize": request.files.shm_size or 64 << 20,
@@ -164,8 +247,9 @@ def _host_config(found: Container) -> dict[str, Any]:
             {"PathOnHost": d.source, "PathInContainer": d.target, "CgroupPermissions": d.access}
             for d in request.files.devices
         ],
+        "DeviceRequests": _device_requests(request.files) or None,
         "RestartPolicy": {"Name": request.restart, "MaximumRetryCount": request.restart_tries},
-        "LogConfig": {"Type": "cloche", "Config": {}},
+        "LogConfig": {"Type": found.config.log.driver or "json-file", "Config": dict(found.config.log.options)},
         "Annotations": dict(request.annotations) or None,
     }
 
@@ -191,6 +275,7 @@ def image(engine: Engine, found: Image) -> dict[str, Any]:
         "RepoTags": tags,
         "RepoDigests": [_familiar(r) for r in found.references if "@" in r],
         "Created": document.created or NEVER,
+        "Comment": document.history[-1].comment if document.history else "",
         "Author": document.author,
         "Architecture": document.architecture,
         "Variant": document.variant,
@@ -207,6 +292,8 @@ def image(engine: Engine, found: Image) -> dict[str, Any]:
             "ExposedPorts": {p: {} for p in config.exposed_ports} or None,
             "Volumes": {v: {} for v in config.volumes} or None,
             "Healthcheck": loads(config.healthcheck) if config.healthcheck else None,
+            "OnBuild": list(config.onbuild) or None,
+            "Shell": list(config.shell) or None,
         },
         "RootFS": {"Type": "layers", "Layers": list(document.diff_ids)},
         "GraphDriver": {"Name": "overlay2", "Data": {"Layers": list(found.layers)}},

@@ -12,15 +12,18 @@ import os
 import select
 from time import time_ns
 
-from cloche.engine.holder import child_status
+from cloche.engine.holder import child_status, note
+from cloche.errors import Error, NotFound
 from cloche.kernel.pidfd import exit_status
 from cloche.kernel.processes import zombie_status
 from cloche.runtime.bell import STARTED, parse, peek
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
+    from cloche.engine.openlogs import OpenLogs
     from cloche.engine.store import Store
     from cloche.runtime.bell import Failure
     from cloche.runtime.execution import Execution
@@ -47,39 +50,72 @@ class Job:
         self.attached: list[Any] = []
         self.wakes: list[tuple[Any, int]] = []  # who reads the log as it grows: the client, its eventfd
         self.again = False  # made by a restart policy: no client has asked for it
+        self._dropped = False  # whether it has been said that output is thrown away
         self.orphaned = False  # nobody reads an exec's output any more
+        self.written: bytearray | None = None  # what of it is kept, of a health check
 
     @property
     def is_exec(self) -> bool:
         """An exec is not logged, has no plan to undo, and its output goes to its client."""
-        return self.key.startswith("exec:")
+        return self.key.startswith(("exec:", "probe:"))
+
+    @property
+    def is_probe(self) -> bool:
+        """An exec that checks the container's health: no client waits for it."""
+        return self.key.startswith("probe:")
 
     @property
     def ident(self) -> str:
         """The container's or the exec's id."""
         return self.key.rsplit(":", 1)[-1]
 
-    def open_log(self, store: Store) -> None:
+    def open_log(self, store: Store, logs: OpenLogs) -> None:
         """Go on with the container's log, or begin it. Raises Error."""
         from cloche.runtime.log import LogWriter
 
         directory = store.container(self.key) + "/log"
         self.log = LogWriter(directory, self.notes.get("log_size", 10 << 20), self.notes.get("log_files", 3))
+        self._logs = logs
+        logs.use(self.log)
 
     def take(self, name: str) -> bool:
-        """Move output from a pipe to where it belongs; True when there may be more. Raises Stalled."""
+        """Move output from a pipe to where it belongs; True when there may be more. Raises Stalled; but a container
+        that is not to wait for its log loses what it cannot take."""
         fd = self.held.get(name, -1)
         if fd < 0:
             return False
         try:
             if self.log:
+                self._logs.use(self.log)
                 taken = self.log.take(fd, ERR if name == "err" else OUT)
                 if taken:
                     self.wake()
                 return taken > 0
-            return self.orphaned and len(os.read(fd, _DRAIN)) > 0
+            return self.orphaned and self._keep(os.read(fd, _DRAIN))
         except BlockingIOError:
             return False
+        except NotFound:  # somebody has deleted the log's directory: the container runs on
+            self.log, self.orphaned = None, True
+            return True
+        except Error as problem:  # Stalled
+            if not self.notes.get("log_buffer"):
+                raise
+            return self._drop(fd, problem)
+
+    def _drop(self, fd: int, problem: Error) -> bool:
+        if not self._dropped:
+            note(f"{self.key}: its output is thrown away, as mode=non-blocking asks for: {problem}")
+        self._dropped = True
+        try:
+            return len(os.read(fd, _DRAIN)) > 0
+        except BlockingIOError:
+            return False
+
+    def _keep(self, data: bytes) -> bool:
+        """What nobody reads is thrown away, but for the beginning of what a health check writes."""
+        if self.written is not None and len(self.written) < _DRAIN:
+            self.written += data
+        return len(data) > 0
 
     def wake(self) -> None:
         """Tell who reads the log that there is more. One that is full has been told already, and has not looked yet."""
@@ -160,11 +196,47 @@ class Job:
         if self.making:
             self.making.close()
         if self.log:
+            self._logs.forget(self.log)
             self.log.close()
             self.log = None
         for _, fd in self.wakes:
             os.close(fd)
         self.wakes.clear()
+
+
+class Jobs:
+    """All of a keeper's, by key and by the container's or the exec's id. Thousands are never walked to find one."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, Job] = {}
+        self._by_ident: dict[str, Job] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._by_key
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(tuple(self._by_key.values()))
+
+    def get(self, key: str) -> Job | None:
+        return self._by_key.get(key)
+
+    def of(self, ident: str) -> Job | None:
+        """The one whose id this is."""
+        return self._by_ident.get(ident)
+
+    def add(self, job: Job) -> None:
+        """In the place of one with the same key, if there is one: it is the same container, made again."""
+        self._by_key[job.key] = self._by_ident[job.ident] = job
+
+    def remove(self, job: Job) -> None:
+        """Harmless when another has taken its place, or it is not there."""
+        if self._by_key.get(job.key) is job:
+            del self._by_key[job.key]
+        if self._by_ident.get(job.ident) is job:
+            del self._by_ident[job.ident]
 
 
 def now() -> int:

@@ -11,26 +11,30 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+from errno import EMFILE, ENFILE
 from time import monotonic
 
 from cloche.engine import database, protocol, streams
-from cloche.engine.answers import OPS, Client, elsewhere
+from cloche.engine.answers import OPS, Client, answer_start, elsewhere, ending
+from cloche.engine.health import Health
 from cloche.engine.holder import Held, HolderGone, drop, leave, note, reap
-from cloche.engine.job import Job
+from cloche.engine.job import Job, Jobs
 from cloche.engine.loop import Loop
 from cloche.engine.nameserver import NameServer
+from cloche.engine.openlogs import OpenLogs
 from cloche.engine.records import RecordError, record_created, record_end, record_running
 from cloche.engine.recovery import adopt, hold_ports, make_again
 from cloche.engine.removal import remove_container
 from cloche.engine.restarting import Restarting
 from cloche.engine.settling import Settling, take_down
+from cloche.engine.store import write_whole
 from cloche.engine.tidying import Tidying
-from cloche.errors import Error
+from cloche.errors import Error, said
 from cloche.kernel.netlink import close_shared
 from cloche.kernel.pidfd import kill_and_wait
 from cloche.kernel.pipes import at_end
 from cloche.kernel.processes import boot_id, start_time
-from cloche.runtime.bell import DONE, binary, sealed
+from cloche.runtime.bell import Bell
 from cloche.runtime.execution import Execution, StepFailed
 
 TYPE_CHECKING = False
@@ -40,7 +44,6 @@ if TYPE_CHECKING:
 
     from cloche.engine.store import Store
     from cloche.runtime.bell import Failure
-    from cloche.step.stored import StoredPlan
 
 RETRY = 0.5  # seconds between tries of a log that has no room
 
@@ -51,10 +54,10 @@ class Keeper(Loop):
     def __init__(self, store: Store, held: Held, holder: _socket.socket, listening: int, linger: float) -> None:
         self.store, self.held, self.holder, self.linger = store, held, holder, linger
         self.db = database.connect(store)
-        self.bell = sealed(binary())
+        self.bell = Bell()
         self.boot = boot_id()
         self.home = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in ("mnt", "net")}
-        self.jobs: dict[str, Job] = {}
+        self.jobs = Jobs()
         self.clients: dict[int, Client] = {}
         super().__init__()
         self.idle_since = monotonic()
@@ -62,6 +65,8 @@ class Keeper(Loop):
         self.settling = Settling(store, self.after)
         self.names = NameServer(self)
         self.restarting = Restarting(self)
+        self.health = Health(self)
+        self.logs = OpenLogs()
         import socket
 
         self.listening = socket.socket(fileno=os.dup(listening))
@@ -83,7 +88,7 @@ class Keeper(Loop):
 
     def patience(self) -> float:
         """Seconds until something is due."""
-        times = [when for when, _ in self.later]
+        times = [self.later[0][0]] if self.later else []
         if not self.jobs and not self.clients:
             times.append(self.idle_since + self.linger)
         return max(0.0, min(times) - monotonic()) if times else -1
@@ -97,9 +102,10 @@ class Keeper(Loop):
             os.close(lock)
             self.idle_since = monotonic()
             return
+        self.bell.close()  # its process too is in our control groups
         try:
             self.names.end()
-            self.settling.look()
+            self.settling.end()
             take_down(self.store)
         except OSError as error:
             note(f"take the networks down: {error}")
@@ -113,14 +119,14 @@ class Keeper(Loop):
 
     def close(self) -> None:
         """Let go of all that is this keeper's, before it becomes the holder."""
-        for job in self.jobs.values():
+        for job in self.jobs:
             job.close()
         for client in self.clients.values():
             client.sock.close()
         self.listening.close()
         self.poll.close()
         self.db.close()
-        os.close(self.bell)
+        self.bell.close()
         close_shared()
 
     # -- the holder
@@ -158,7 +164,11 @@ class Keeper(Loop):
 
         try:
             sock, _ = self.listening.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in (EMFILE, ENFILE):  # it waits in the queue: asked at once, we would do no more
+                note(f"accept a client: {error}")
+                self.unwatch(self.listening.fileno())
+                self.after(RETRY, lambda: self.watch(self.listening.fileno(), self.accept))
             return
         pid, uid, _ = unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid not in (0, os.geteuid()):
@@ -185,7 +195,7 @@ class Keeper(Loop):
             client.answer({"error": f"bad request: {error!r}"})
             self.leave(client)
         except (OSError, Error, RecordError) as error:
-            client.answer({"error": str(error)})
+            client.answer({"error": said(error)})
         finally:
             for fd in fds:
                 os.close(fd)
@@ -196,7 +206,10 @@ class Keeper(Loop):
         if self.clients.pop(fd, None):
             self.unwatch(fd)
             client.sock.close()
-        for job in list(self.jobs.values()):
+        for ident in client.idents:
+            job = self.jobs.of(ident)
+            if job is None:
+                continue
             job.leave(client)
             if client in job.attached:
                 job.attached.remove(client)
@@ -207,7 +220,7 @@ class Keeper(Loop):
         """The last attached client is gone: stdin ends where it was for one client only, an exec's output goes
         nowhere."""
         if job.notes.get("stdin_once"):
-            self.end_input(job)
+            self.let_go(job, "input")
         if job.is_exec:
             job.orphaned = True
             for name in ("out", "err", "master"):
@@ -215,43 +228,24 @@ class Keeper(Loop):
                     os.set_blocking(job.held[name], False)  # it is ours alone now
                     self.watch_output(job, name)
 
-    def end_input(self, job: Job) -> None:
-        """Close our end of the container's stdin, here and at the holder."""
-        if "input" in job.held:
-            self.tell({"op": "close", "key": job.key, "name": "input"})
-            os.close(job.held.pop("input"))
-
-    def attach_fds(self, job: Job, client: Client) -> tuple[list[str], tuple[int, ...]]:
-        """What a client gets to talk to the container directly."""
-        names: list[str] = [n for n in ("master", "input") if n in job.held]
-        if job.is_exec:
-            names += [n for n in ("out", "err") if n in job.held and "master" not in job.held]
-        if client not in job.attached:
-            job.attached.append(client)
-        return names, tuple(job.held[n] for n in names)
-
-    def answer_start(self, job: Job, client: Client) -> None:
-        """The container runs."""
-        names, fds = self.attach_fds(job, client) if job.notes.get("attach") or job.is_exec else ([], ())
-        records = (
-            [[number, ns] for kind, _, number, _, ns in job.making.records if kind == DONE]
-            if job.making and job.notes.get("explain")
-            else []
-        )
-        client.answer({"ok": True, "pid": job.pid, "fds": names, "records": records}, fds)
+    def let_go(self, job: Job, name: str) -> None:
+        """Close what is held by this name (`input`: our end of the container's stdin), here and at the holder."""
+        if name in job.held:
+            self.tell({"op": "close", "key": job.key, "name": name})
+            os.close(job.held.pop(name))
 
     # -- making
 
     def make(self, job: Job) -> None:
         """Begin to execute the plan, which is on disk before anything of it is done."""
-        self.jobs[job.key] = job
+        self.jobs.add(job)
         stdio: tuple[int, ...] = ()
         try:
             if not job.is_exec:
-                with open(self.store.plan(job.key), "wb", 0) as file:
-                    file.write(job.content)
+                self.settling.hurry(job.key)
+                write_whole(self.store.plan(job.key), job.content)
                 self.restarting.keep(job)
-            stdio, ours = streams.open_streams(job.notes, job.is_exec)
+            stdio, ours = streams.open_streams(job.notes, job.is_exec and not job.is_probe)
             if ours:
                 self.put(job.key, **ours)
             assert job.plan is not None
@@ -260,7 +254,7 @@ class Keeper(Loop):
         except StepFailed as problem:
             self.fail(job, problem.failure)
         except (OSError, Error) as error:  # no descriptors left, no room for the log, ...
-            self.give_up(job, {"error": str(error)})
+            self.give_up(job, {"error": said(error)})
         finally:
             for fd in stdio:
                 os.close(fd)
@@ -298,13 +292,13 @@ class Keeper(Loop):
             self.unwatch(waited)
             self.fail(job, problem.failure)
         except (Error, RecordError) as error:
-            self.give_up(job, {"error": str(error)})
+            self.give_up(job, {"error": said(error)})
 
     def prepare(self, job: Job) -> None:
         """What is needed when it runs and can be had before. Raises Error."""
         job.start_time = start_time(job.pid)
         if not job.is_exec:
-            job.open_log(self.store)
+            job.open_log(self.store, self.logs)
 
     def let_run(self, job: Job) -> None:
         """Before the gate: everything that another keeper needs is held or written."""
@@ -332,14 +326,16 @@ class Keeper(Loop):
         self.answer_starters(job)
         making.close()
         job.making = None
+        self.let_go(job, "status")  # it has said all that it has to say
         self.watch(job.held["pidfd"], lambda: self.finish(job))
 
     def answer_starters(self, job: Job) -> None:
         """It runs, or has run already."""
         job.state = "running"
         for client in job.starters:
-            self.answer_start(job, client)
+            answer_start(job, client)
         job.starters.clear()
+        self.health.begin(job)
 
     def fail(self, job: Job, failure: Failure) -> None:
         """A step was refused."""
@@ -364,12 +360,15 @@ class Keeper(Loop):
             self.after(RETRY, lambda: self.give_up(job, answer))
             return
         self.forget(job)
+        if job.is_probe:
+            self.health.refused(job, answer)
+            return
         if self.restarting.failed(job, answer):
             return
         for client in job.starters:  # now that nothing is left
             client.answer(answer)
         for client in job.waiters:
-            client.answer({"exit": None})
+            client.answer(ending(job.ident))
 
     # -- running and ending
 
@@ -437,44 +436,34 @@ class Keeper(Loop):
             self.after(RETRY, lambda: self.finish(job))
             return
         wakes, job.wakes = (job.wakes, []) if delay is not None else ([], job.wakes)
-        self.forget(job)
+        self.forget(job, ended=True)
+        if job.is_probe:
+            self.health.ended(job, code)
+            return
+        self.health.end(job.key)
         if delay is not None:
             self.restarting.again(job.key, delay, job, wakes)
             return
         for client in job.waiters:
-            client.answer({"exit": code, "reason": reason})
+            client.answer(ending(job.ident, code, reason))
 
-    def forget(self, job: Job) -> None:
-        """Undo the plan, reap, drop; remove what shall not stay."""
+    def forget(self, job: Job, ended: bool = False) -> None:
+        """Undo the plan, reap, drop; remove what shall not stay. ended: it has run, and so may have many others."""
         for fd in job.held.values():
             self.unwatch(fd)
         job.close()
-        self.undo(job.key, job.plan)
+        (self.settling.ended if ended else self.settling.undo)(job.key, job.plan)
         if "pidfd" in job.held:
             reap(job.held["pidfd"])
         self.tell({"op": "drop", "key": job.key})
         if "port0" in job.held:
             self.status_of_holders_child("")  # answered behind the drop: who hears of the end finds the ports free
         drop(self.held, job.key)
-        self.jobs.pop(job.key, None)
+        self.jobs.remove(job)
         if job.notes.get("remove"):
             self.remove(job.key)
-
-    def undo(self, key: str, plan: StoredPlan | None) -> None:
-        """Take back what the plan may have made, then forget it; what could not be taken back is tried again by the
-        next keeper."""
-        problems = plan.undo(later=False) if plan else []
-        for problem in problems:
-            note(f"undo {key}: {problem}")
-        if problems or key.startswith("exec:"):
-            return
-        if plan and plan.lingers:
-            self.settling.add(key, plan)
-            return
-        try:
-            os.unlink(self.store.plan(key))
-        except FileNotFoundError:
-            pass
+        elif job.notes.get("log_passes"):
+            self.tidying.throw_log_away(job.key)
 
     def remove(self, ident: str) -> None:
         """--rm: the row, the directory; only of what has ended (a container that could not be started is its
@@ -482,7 +471,7 @@ class Keeper(Loop):
         row = self.db.execute("SELECT status FROM containers WHERE id=? AND remove=1", (ident,)).fetchone()
         if row and row["status"] == database.EXITED:
             try:
-                remove_container(self.store, self.db, ident)
+                remove_container(self.store, self.db, ident, volumes=True)
             except (Error, OSError, RecordError) as error:
                 note(f"remove {ident}: {error}")
                 self.after(RETRY, lambda: self.remove(ident))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import select
+from heapq import heappop, heappush
+from itertools import count
 from time import monotonic
 
 TYPE_CHECKING = False
@@ -16,7 +18,8 @@ class Loop:
     def __init__(self) -> None:
         self.poll = select.epoll()
         self.watched: dict[int, Callable[[], None]] = {}
-        self.later: list[tuple[float, Callable[[], None]]] = []
+        self.later: list[tuple[float, int, Callable[[], None]]] = []  # a heap: the first is due first
+        self._order = count()
 
     def watch(self, fd: int, call: Callable[[], None], events: int = select.EPOLLIN) -> None:
         """Call `call` whenever `fd` is ready."""
@@ -39,13 +42,14 @@ class Loop:
 
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         """Call once, later."""
-        self.later.append((monotonic() + seconds, call))
+        heappush(self.later, (monotonic() + seconds, next(self._order), call))
 
     def call_due(self) -> float:
         """Call what is due; returns the time."""
         at = monotonic()
-        due = [call for when, call in self.later if when <= at]
-        self.later = [(when, call) for when, call in self.later if when > at]
-        for call in due:
+        due = []
+        while self.later and self.later[0][0] <= at:
+            due.append(heappop(self.later)[2])
+        for call in due:  # what they put off for no time at all is for the next round
             call()
         return at

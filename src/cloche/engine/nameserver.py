@@ -37,7 +37,7 @@ class NameServer:
         """After a death: go on with what is held; find what containers need that both processes' death has closed."""
         if PROCESS in self._keeper.held:
             self._watch()
-        wanted = {a for job in self._keeper.jobs.values() for a in job.notes.get("names", ())}
+        wanted = {a for job in self._keeper.jobs for a in job.notes.get("names", ())}
         if wanted:
             self.serve(sorted(wanted))
 
@@ -58,6 +58,7 @@ class NameServer:
                 name = f"{kind}:{address}"
                 if name not in held:
                     fresh[name] = _bind(address, kind)
+        gone = self._let_go(set(gateways)) if fresh and held else []
         if fresh:
             self._keeper.put(SOCKETS, **fresh)
         for address in gateways:
@@ -67,17 +68,30 @@ class NameServer:
         if PROCESS not in self._keeper.held:
             self._start()
         elif fresh:
-            self._tell(fresh)
+            self._tell(fresh, gone)
 
-    def _tell(self, fresh: dict[str, int]) -> None:
-        """The responder has more sockets."""
+    def _let_go(self, wanted: set[str]) -> list[str]:
+        """Close sockets at gateways of networks that are gone; their addresses."""
+        from cloche.engine.networks import Networks
+
+        networks = Networks(self._keeper.store, self._keeper.db).all()
+        wanted |= {subnet.gateway for network in networks for subnet in network.subnets}
+        held = self._keeper.held[SOCKETS]
+        gone = [name for name in held if name.partition(":")[2] not in wanted]
+        for name in gone:
+            self._keeper.tell({"op": "close", "key": SOCKETS, "name": name})
+            os.close(held.pop(name))
+        return sorted({name.partition(":")[2] for name in gone})
+
+    def _tell(self, fresh: dict[str, int], gone: list[str]) -> None:
+        """The responder has more sockets, and lets go of some."""
         import socket
 
         from cloche.engine import protocol
 
         control = socket.socket(fileno=os.dup(self._keeper.held[PROCESS]["control"]))
         try:
-            message = {"kinds": [name.partition(":")[0] for name in fresh]}
+            message = {"kinds": [name.partition(":")[0] for name in fresh], "gone": gone}
             protocol.send(control, message, tuple(fresh.values()), protocol.DONTWAIT)
         except OSError as error:
             note(f"responder: {error}")  # it is dying; the next one gets all

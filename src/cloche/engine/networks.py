@@ -61,6 +61,10 @@ class Networks:
             Network(fixed_id(name), name, driver, "", ()) for name, driver in (("host", "host"), ("none", "null"))
         )
 
+    def look_up(self, name: str) -> Network:
+        """As find(), and `host` and `none` by name. Raises NotFound, Conflict."""
+        return next((n for n in self.without_links() if n.name == name), None) or self.find(name)
+
     def find(self, name: str) -> Network:
         """By name, id, or the beginning of an id; the default network is made when it is first asked for.
 
@@ -100,6 +104,8 @@ class Networks:
 
         self._db.execute("BEGIN IMMEDIATE")
         try:
+            if wanted.driver == "bridge":
+                self._check_free(wanted.name, subnets)
             if not any(not s.range.wide for s in subnets):
                 subnets = (self._free(), *subnets)
             network = wanted.replace(subnets=subnets, created=time_ns())
@@ -117,6 +123,15 @@ class Networks:
                 raise Conflict(f"network with name {wanted.name} already exists") from None
             raise
         return network
+
+    def _check_free(self, name: str, subnets: tuple[Subnet, ...]) -> None:
+        """Somebody may have made a network of these since they were looked at. Raises Conflict."""
+        known = [s.range for network in self.all() for s in network.subnets if network.driver == "bridge"]
+        for subnet in subnets:
+            clash = next((r for r in known if r.overlaps(subnet.range)), None)
+            if clash:
+                cause = f"Pool overlaps with other one on this address space: {clash.text()}"
+                raise Conflict(f"create network {name}: subnet {subnet.range.text()}", cause)
 
     def taken(self) -> list[Range]:
         """Where addresses are in use: networks of ours, routes of the host. Raises OSError."""
@@ -281,6 +296,14 @@ class Networks:
             (*(n.id for n in mine), text, text),
         ).fetchone()
         return row["name"] if row else ""
+
+    def names_of_all(self) -> dict[str, list[str]]:
+        """The names of the networks that each container is on, by its id; those that have only a mode are not there."""
+        names = {network.id: network.name for network in self.all()}
+        found: dict[str, list[str]] = {}
+        for row in self._db.execute("SELECT container, network FROM connections ORDER BY position"):
+            found.setdefault(row["container"], []).append(names.get(row["network"], row["network"][:12]))
+        return found
 
     def endpoints(self, ident: str, attempt: str = "") -> tuple[Endpoint, ...]:
         """A container's places, in order; links are named for this attempt to start it. Raises NotFound."""

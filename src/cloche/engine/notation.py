@@ -13,6 +13,8 @@ from cloche.errors import Invalid, Unsupported
 
 TYPE_CHECKING = False  # importing typing would cost a start 8 ms
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cloche.oci.platform import Platform
     from cloche.oci.runtime import IdMapping
 
@@ -73,46 +75,58 @@ def absolute(path: str, directory: str) -> str:
 
 
 def volume(text: str, directory: str) -> FileMount:
-    """`SOURCE:TARGET[:OPTION,...]` of -v, the source from `directory` on when it begins with a dot."""
+    """`SOURCE:TARGET[:OPTION,...]` of -v, the source from `directory` on when it begins with a dot.
+
+    A source that is no path is a volume's name; `TARGET` alone is a new volume.
+    """
     parts = text.split(":")
     if "" in parts or len(parts) > 3:
         cause = "empty section between colons" if "" in parts else "too many colons"
         raise Invalid(f"invalid spec: {text}", cause, "SOURCE:TARGET[:OPTION,...]")
     if len(parts) == 1:
-        raise Unsupported(
-            f"an anonymous volume on {text} is not there yet", "", "bind a directory: -v /DIRECTORY:/TARGET"
-        )
+        return FileMount("volume", text)
     source = absolute(parts[0], directory)
-    if source[0] != "/":
-        hint = f"for a directory: -v ./{source}:{parts[1]}"
-        raise Unsupported(f"a named volume ({source}) is not there yet", "", hint)
-    read_only, propagation = _volume_options(text, parts[2].split(",") if len(parts) == 3 else [])
-    return FileMount("bind", parts[1], source, read_only, propagation)
+    kind = "bind" if source[0] == "/" else "volume"
+    found = _volume_options(text, kind, parts[2].split(",") if len(parts) == 3 else [])
+    propagation = next((o for o in found if o in PROPAGATIONS), "")
+    copy, idmap = "nocopy" not in found, "idmap" in found
+    return FileMount(kind, parts[1], source, "ro" in found, propagation, idmap=idmap, copy=copy)
 
 
-def _volume_options(text: str, options: list[str]) -> tuple[bool, str]:
-    """(read only, propagation). The consistency words ask for less than Linux gives."""
-    access: list[str] = []
-    propagations: list[str] = []
-    consistencies: list[str] = []
+_OPTIONS = (  # of -v; one of a row, for (this kind of mount)
+    ("bind volume", ("ro", "rw")),
+    ("bind", PROPAGATIONS),
+    ("volume", ("copy", "nocopy")),
+    ("bind", ("idmap",)),
+    ("bind volume", ("consistent", "cached", "delegated", "default")),  # they ask for less than Linux gives
+)
+
+
+def _volume_options(text: str, kind: str, options: list[str]) -> list[str]:
+    """The options, which fit this kind of mount and one another."""
+    seen: set[tuple[str, ...]] = set()
     for option in options:
         if option in ("z", "Z"):
             raise Unsupported(f"mount option {option} (an SELinux label) is not there yet")
-        if option in ("nocopy", "copy"):
-            raise Invalid(f"invalid spec: {text}", f"{option} is for volumes, and this is a directory of the host")
-        for kind, words in (
-            (access, ("ro", "rw")),
-            (propagations, PROPAGATIONS),
-            (consistencies, ("consistent", "cached", "delegated", "default")),
-        ):
-            if option in words:
-                kind.append(option)
-                break
-        else:
+        kinds, row = next((each for each in _OPTIONS if option in each[1]), ("", ()))
+        if not kinds:
             raise Invalid(f"invalid spec: {text}", f"invalid mode: {option}", "ro, rw or a propagation such as rshared")
-    if max(len(access), len(propagations), len(consistencies)) > 1:
-        raise Invalid(f"invalid spec: {text}", f"invalid mode: {','.join(options)}", "one option of a kind")
-    return access == ["ro"], "".join(propagations)
+        if kind not in kinds:
+            what = "this is a directory of the host" if kind == "bind" else "this is a volume"
+            raise Invalid(f"invalid spec: {text}", f"{option} is for a {kinds}, and {what}")
+        if row in seen:
+            raise Invalid(f"invalid spec: {text}", f"invalid mode: {','.join(options)}", "one option of a kind")
+        seen.add(row)
+    return options
+
+
+def volumes_from(text: str) -> str:
+    """`CONTAINER[:ro|rw]` of --volumes-from. Raises Invalid."""
+    name, colon, mode = text.partition(":")
+    if not name or (colon and mode not in ("ro", "rw")):
+        what = f"invalid mode: {mode}" if name else "no container is named"
+        raise Invalid(f"invalid volumes-from '{text}'", what, "CONTAINER or CONTAINER:ro")
+    return text
 
 
 def csv_fields(text: str) -> list[str]:
@@ -163,7 +177,12 @@ _KEYS = {
     "bind-recursive": "recursion",
     "tmpfs-size": "size",
     "tmpfs-mode": "mode",
+    "idmap": "idmap",
+    "volume-nocopy": "copy",
+    "volume-subpath": "subpath",
+    "volume-label": "labels",
 }
+_FLAGS = ("read_only", "idmap", "copy")
 
 
 def mount(text: str, directory: str) -> FileMount:
@@ -172,22 +191,27 @@ def mount(text: str, directory: str) -> FileMount:
     for field in csv_fields(text):
         key, equals, value = field.partition("=")
         name = _KEYS.get(key.lower(), "")
-        if key.startswith("volume-") or key in ("bind-nonrecursive", "bind-create-src", "image-subpath"):
-            raise Unsupported(f"mount option {key} is not there yet")
+        if key == "volume-driver" and value == "local":
+            continue
+        if key in ("volume-driver", "volume-opt", "bind-nonrecursive", "bind-create-src", "image-subpath"):
+            raise Unsupported(f"mount option {key}{'=' * bool(equals)}{value} is not there yet")
         if key == "consistency":
             continue  # it asks for less than Linux gives
-        if not equals and name != "read_only":
+        if not equals and name not in _FLAGS:
             raise Invalid(f"invalid field '{field}' must be a key=value pair")
         if not name:
             raise Invalid(f"unexpected key '{key}' in '{field}'")
+        if name == "labels":
+            fields[name] = (*fields.get(name, ()), pair(value))  # type: ignore[misc]
+            continue
         if name in fields:
             raise Invalid(f"invalid mount '{text}'", f"{key} is given twice")
         fields[name] = _field(name, key, value if equals else "true", directory)
-    kind = fields.get("kind", "volume")
+    kind = fields.setdefault("kind", "volume")
     if not fields.get("target"):
         raise Invalid("target is required")
-    if kind in ("volume", "npipe", "cluster", "image"):
-        raise Unsupported(f"a mount of type {kind} is not there yet", "", "type=bind or type=tmpfs")
+    if kind in ("npipe", "cluster", "image"):
+        raise Unsupported(f"a mount of type {kind} is not there yet", "", "type=bind, volume or tmpfs")
     return FileMount(**fields)  # type: ignore[arg-type] # _field() gives each its type
 
 
@@ -199,8 +223,8 @@ def _field(name: str, key: str, value: str, directory: str) -> object:
     if name == "source":
         return absolute(value, directory)
     try:
-        if name == "read_only":
-            return truth(value)
+        if name in _FLAGS:
+            return truth(value) != (name == "copy")
         if name == "size":
             return size(value)
         if name == "mode":
@@ -278,15 +302,24 @@ def tmpfs(text: str) -> FileMount:
     return FileMount("tmpfs", target, options=tuple(o for o in options.split(",") if o) if colon else ())
 
 
+def device_or_name(text: str) -> HostDevice | str:
+    """A --device: one by its path, or the name of a CDI device (VENDOR/CLASS=NAME)."""
+    return text if text[:1] != "/" and "=" in text else device(text)
+
+
+def split_devices(found: Iterable[HostDevice | str]) -> tuple[tuple[HostDevice, ...], tuple[str, ...]]:
+    """Those by path, and the names."""
+    every = tuple(found)
+    return tuple(d for d in every if not isinstance(d, str)), tuple(d for d in every if isinstance(d, str))
+
+
 def device(text: str) -> HostDevice:
     """`/dev/x[:/dev/y][:rwm]` of --device."""
     parts = text.split(":")
     if not parts[0] or len(parts) > 3:
         raise Invalid(f"bad format for path: {text}", "", "/dev/x[:/dev/y[:rwm]]")
     if parts[0][0] != "/":
-        if "=" in text:
-            raise Unsupported(f"device {text}: CDI devices are not there yet")
-        raise Invalid(f"{parts[0]} is not an absolute path")
+        raise Invalid(f"{parts[0]} is not an absolute path", "", "or VENDOR/CLASS=NAME, a CDI device")
     if len(parts) == 2 and parts[1] and not set(parts[1]) - set("rwm"):
         return HostDevice(parts[0], parts[0], parts[1])
     if len(parts) == 3 and (not parts[2] or set(parts[2]) - set("rwm")):

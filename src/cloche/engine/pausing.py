@@ -12,17 +12,18 @@ from cloche.kernel import freezer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cloche.engine.config import ContainerConfig
     from cloche.engine.containers import Container, Engine
 
 
-def group(engine: Engine, ident: str) -> str:
+def group(engine: Engine, ident: str, config: ContainerConfig) -> str:
     """Where a container is frozen; "" on a host without a freezer."""
-    return freezer.freezer_of(engine.host.cgroups, engine.store.cgroup(ident))
+    return freezer.freezer_of(engine.host.cgroups, engine.store.cgroup(ident, config.request.cgroup_parent))
 
 
-def stands_still(engine: Engine, ident: str) -> bool:
+def stands_still(engine: Engine, ident: str, config: ContainerConfig) -> bool:
     """Whether a container that is marked as paused is so."""
-    place = group(engine, ident)
+    place = group(engine, ident, config)
     return bool(place) and freezer.is_frozen(place)
 
 
@@ -33,7 +34,7 @@ def pause(engine: Engine, container: Container) -> None:
         raise Conflict(what, "it is not running", f"start it with: cloche start {container.name}")
     if container.paused:
         raise Conflict(what, "it is already paused")
-    place = group(engine, container.id)
+    place = group(engine, container.id, container.config)
     if not place:
         raise Unsupported(what, "this host has no freezer cgroup controller", "mount it, or boot with cgroup v2")
     mark(engine, container.id, True)
@@ -59,7 +60,7 @@ def unpause(engine: Engine, container: Container) -> None:
 def thaw(engine: Engine, container: Container, what: str) -> None:
     """The same, whatever it was. Raises Error."""
     try:
-        freezer.thaw(group(engine, container.id))
+        freezer.thaw(group(engine, container.id, container.config))
     except OSError as error:
         raise Error(what, error.errno or 5) from error
     mark(engine, container.id, False)

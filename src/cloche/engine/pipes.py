@@ -6,6 +6,10 @@ from __future__ import annotations
 import os
 import select
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloche.engine.courses import Course
+
 MOST = 1 << 16
 
 
@@ -57,13 +61,25 @@ class Pipes:
         return found
 
 
-def feed(fd: int, data: bytes) -> None:
-    """Write all of `data` to a process's standard input and close it; one that reads no more is no error."""
-    view = memoryview(data)
+def feeding(fd: int, data: bytes, ident: str) -> Course[None]:
+    """Write all of `data` to a container's standard input and close it; one that reads no more is no error."""
+    from cloche.engine.courses import Wait
+
+    left = memoryview(data)
     try:
-        while view:
-            view = view[os.write(fd, view) :]
-    except BrokenPipeError:
-        pass
+        os.set_blocking(fd, False)
+        while left:
+            ready = yield Wait(writes=(fd,), end=ident)
+            left = write_some(fd, left) if ready.fds else left[:0]
     finally:
         os.close(fd)
+
+
+def write_some(fd: int, left: memoryview) -> memoryview:
+    """What is left, when as much as it takes now is written; nothing, when it reads no more."""
+    try:
+        return left[os.write(fd, left) :]
+    except BlockingIOError:
+        return left
+    except BrokenPipeError:
+        return left[:0]

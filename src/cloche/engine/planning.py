@@ -23,11 +23,13 @@ _ID = "ID"  # stands for what a start would choose
 
 
 class Start(Value):
-    """A start to be: its plan, the ports that it publishes, the addresses at which its networks' names are answered."""
+    """A start to be: its plan, the ports that it publishes, the addresses at which its networks' names are answered,
+    the plan of its health check."""
 
     plan: Plan
     ports: tuple[Port, ...] = ()
     names: tuple[str, ...] = ()
+    probe: bytes = b""
 
 
 def plan_start(engine: Engine, container: Container, console: tuple[int, int]) -> Start:
@@ -35,6 +37,10 @@ def plan_start(engine: Engine, container: Container, console: tuple[int, int]) -
     from cloche.engine.facts import gather, refresh_files
 
     config = container.config
+    if config.settled:
+        from cloche.engine.mounting import complete
+
+        complete(engine, config)
     facts = gather(config, engine.store, engine.host, engine.other, console)
     ports: tuple[Port, ...] = ()
     names: tuple[str, ...] = ()
@@ -49,7 +55,28 @@ def plan_start(engine: Engine, container: Container, console: tuple[int, int]) -
     elif config.request.networking.ports or config.request.networking.publish_all:
         mode = config.request.network
         engine.notify(f"published ports are discarded: with the network {mode} there is nothing to lead them to")
-    return Start(plan_with(engine, container.id, config, facts), ports, names)
+    probe = _probe(engine, container.id, config, facts) if config.probe else b""
+    return Start(plan_with(engine, container.id, config, facts), ports, names, probe)
+
+
+def _probe(engine: Engine, ident: str, config: ContainerConfig, facts: Facts) -> bytes:
+    """What the keeper executes to check the container's health, in whichever process it has then."""
+    from cloche.engine.bundle import Other, joining
+    from cloche.engine.request import ExecRequest
+    from cloche.plan import plan_joining
+    from cloche.step.flat import flatten
+    from cloche.step.stored import dump, stored
+
+    request = ExecRequest(ident, config.probe)
+    made = plan_joining(
+        joining(config, request, engine.store, ident, Other(0, 0), facts, f"health.{ident}"), engine.host
+    )
+    notes = {
+        **dict.fromkeys(("tty", "stdin", "stdin_once", "detached"), False),
+        "command": " ".join(config.probe),
+        "steps": [act.step.name() for act in made.acts],
+    }
+    return dump(stored(made, flatten(made), notes))
 
 
 def plan_with(engine: Engine, ident: str, config: ContainerConfig, facts: Facts) -> Plan:
@@ -63,6 +90,7 @@ def plan_with(engine: Engine, ident: str, config: ContainerConfig, facts: Facts)
 def plan_request(engine: Engine, request: RunRequest) -> Plan:
     """The plan of a `run` that is not done: no container is recorded, nothing is written."""
     from cloche.engine.facts import check_host, gather
+    from cloche.engine.mounting import merged
     from cloche.engine.ranges import FIRST, SIZE
     from cloche.oci.runtime import IdMapping
 
@@ -72,6 +100,7 @@ def plan_request(engine: Engine, request: RunRequest) -> Plan:
     if request.namespaces.user == "auto":
         mapping = (IdMapping(0, FIRST, SIZE),)
     config = configs.configure(request, image.config, image.layers, _ID, mapping)
+    config = config.replace(settled=merged(engine, config, image, lambda: _ID))
     facts = gather(config, engine.store, engine.host, engine.other, (0, 0))
     if is_own(request.network):
         endpoints: tuple[Endpoint, ...] = engine.networks.preview(_ID, request)

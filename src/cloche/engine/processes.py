@@ -26,7 +26,9 @@ def pids(engine: Engine, container: Container) -> list[int]:
     hierarchies = engine.host.cgroups.hierarchies
     if not hierarchies:
         return [container.pid]
-    return sorted(set(processes(hierarchies[0].path + engine.store.cgroup(container.id))))
+    return sorted(
+        set(processes(hierarchies[0].path + engine.store.cgroup(container.id, container.config.request.cgroup_parent)))
+    )
 
 
 def top(engine: Engine, container: Container, options: tuple[str, ...] = ()) -> Listing:

@@ -2,7 +2,7 @@
 
     client -> keeper   {"op": "start" | "wait" | "attach" | "exec" | "info" | "handover" | "end", "id": ..., ...}
     keeper -> client   {"ok": true, ...}, {"error": ..., ...}, or {"older": its version} to a newer client's plan;
-                       a wait is answered when the end has been recorded
+                       a wait is answered when the end has been recorded, with the id: many may go by one connection
     keeper -> holder   put (descriptors by name), close (one of them), drop, status, handover, end; see engine.holder
 
 A peer may be killed at any moment. Requests name containers by id and starts by attempt, so that asking again is
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-VERSION = 2  # raised when a keeper could not obey a client of before: other messages, plans, records for bell
+VERSION = 6  # raised when a keeper could not obey a client of before: other messages, plans, records for bell
 MOST = 1 << 17
 DONTWAIT = _socket.MSG_DONTWAIT
 _FDS = 64
@@ -73,11 +73,24 @@ def _message(data: bytes, flags: int) -> dict[str, Any] | None:
     return message
 
 
+def end(sock: _socket.socket) -> None:
+    """No more goes either way; what has been sent is still read. One whose peer is gone has ended already."""
+    try:
+        sock.shutdown(_socket.SHUT_RDWR)
+    except OSError:
+        pass
+
+
 def pair() -> tuple[_socket.socket, _socket.socket]:
     """Two connected ends."""
     import socket
 
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+
+
+def maker(end: _socket.socket) -> int:
+    """The process that made a pair, whether it lives or not (SO_PEERCRED, unix(7))."""
+    return int.from_bytes(end.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 4), "little")
 
 
 def connect(path: str) -> _socket.socket:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cloche.engine.containers import Container, Engine
+    from cloche.engine.volumes import Volume, Volumes
     from cloche.image.store import Image
 
     Filters = Iterable[tuple[str, str]]
@@ -28,6 +29,15 @@ class Pruned(Value):
 def size_of(engine: Engine, container: Container) -> int:
     """The bytes on disk of what a container has written."""
     return disk_use(engine.store.container(container.id) + "/upper")
+
+
+def sizes_of(engine: Engine, containers: Iterable[Container]) -> dict[str, tuple[int, int]]:
+    """The bytes of what each has written, and of its whole root with the image's layers, by its id."""
+    layers, found = _layers(engine), {}
+    for container in containers:
+        own = size_of(engine, container)
+        found[container.id] = own, own + sum(layers.get(number, 0) for number in container.config.layers)
+    return found
 
 
 def disk_use(directory: str) -> int:
@@ -129,6 +139,22 @@ def prune_images(engine: Engine, everything: bool = False, filters: Filters = ()
     return Pruned(tuple(removed), sum(size for number, size in before.items() if number not in after))
 
 
+def prune_volumes(volumes: Volumes, wanted: Iterable[Volume], everything: bool = False) -> Pruned:
+    """Remove those of these that no container has and nobody named; with `everything` also those with a name."""
+    gone, size = [], 0
+    used = volumes.used()
+    for volume in wanted:
+        if volume.name not in used and (everything or volume.anonymous):
+            room = volumes.size(volume)
+            try:
+                volumes.remove(volume)
+            except (Conflict, NotFound):
+                continue  # somebody else was faster
+            gone.append(volume.name)
+            size += room
+    return Pruned(tuple(gone), size)
+
+
 def _layers(engine: Engine) -> dict[int, int]:
     return {row["number"]: row["size"] for row in engine.db.execute("SELECT number, size FROM layers")}
 
@@ -151,11 +177,17 @@ class Use(Value):
 
 def disk_usage(engine: Engine) -> tuple[Use, ...]:
     """Images, containers, volumes, build cache: the room that they take."""
+    from cloche.engine.volumes import Volumes
+
     layers, images, containers = _layers(engine), engine.images.images(), engine.containers()
     used = {c.image_id for c in containers}
     held = {number for image in images if image.id in used for number in image.layers}
     held |= {number for c in containers for number in c.config.layers}
     sizes = {c.id: size_of(engine, c) for c in containers}
+    volumes = Volumes(engine.store, engine.db)
+    rooms = {volume.name: volumes.size(volume) for volume in volumes.all()}
+    taken = volumes.used() & rooms.keys()
+    free = sum(room for name, room in rooms.items() if name not in taken)
     return (
         Use(
             "Images",
@@ -171,7 +203,7 @@ def disk_usage(engine: Engine) -> tuple[Use, ...]:
             sum(sizes.values()),
             sum(sizes[c.id] for c in containers if c.status != RUNNING),
         ),
-        Use("Local Volumes"),
+        Use("Local Volumes", len(rooms), len(taken), sum(rooms.values()), free),
         Use("Build Cache"),
     )
 

@@ -29,8 +29,17 @@ def record_running(db: sqlite3.Connection, job: Job, boot: str) -> None:
     outputs = ",".join(str(os.fstat(job.held[name]).st_ino) for name in ("out", "err") if name in job.held)
     done = db.execute(
         "UPDATE containers SET status='running', attempt=?, pid=?, start_time=?, boot=?, outputs=?, started=?,"
-        " finished=0, exit_code=0, oom=0, error='' WHERE id=?",
-        (job.attempt, job.pid, job.start_time, boot, outputs, now(), job.key),
+        " finished=0, exit_code=0, oom=0, error='', health=?, checks='' WHERE id=?",
+        (
+            job.attempt,
+            job.pid,
+            job.start_time,
+            boot,
+            outputs,
+            now(),
+            "starting" * bool(job.notes.get("health")),
+            job.key,
+        ),
     )
     if not done.rowcount:
         raise Conflict(f"start container {job.key[:12]}", "it was removed meanwhile")
@@ -53,6 +62,9 @@ def record_end(db: sqlite3.Connection, job: Job, code: int, reason: str, again: 
     at = now()
     ended = ("restarting" if again else "exited", again, at, code, job.out_of_memory(), reason, job.key)
     died = []
+    if job.is_probe:  # nobody asks for it by its id
+        record(db, job.key.split(":")[1], "exec_die", execID=job.ident, exitCode=str(code))
+        return
     if job.is_exec:
         died.append(statement(job.key.split(":")[1], "exec_die", {"execID": job.ident, "exitCode": str(code)}))
     together(

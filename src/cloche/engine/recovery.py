@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from cloche.engine import database
+from cloche.engine.answers import ending
 from cloche.engine.holder import drop, note
 from cloche.engine.job import ERR, OUT, Job
 from cloche.engine.nameserver import is_ours
@@ -36,7 +37,7 @@ def adopt(keeper: Keeper) -> None:
         if is_settling(ident):
             keeper.settling.adopt(ident)
         elif ident not in keeper.jobs:
-            keeper.undo(ident, _read_plan(keeper, ident))
+            keeper.settling.undo(ident, _read_plan(keeper, ident))
     for row in keeper.db.execute("SELECT id FROM containers WHERE status='exited' AND remove=1").fetchall():
         if row["id"] not in keeper.jobs:
             keeper.remove(row["id"])
@@ -65,11 +66,19 @@ def _adopt_held(keeper: Keeper, key: str) -> None:
         drop(keeper.held, key)
         return
     row = keeper.db.execute("SELECT * FROM containers WHERE id=?", (key,)).fetchone()
-    job = Job(key, None if key.startswith("exec:") else _read_plan(keeper, key), held, row["attempt"] if row else "")
+    job = Job(key, None, held, row["attempt"] if row else "")
+    if not job.is_exec:
+        job = Job(key, _read_plan(keeper, key), held, job.attempt)
     job.pid = process_of(held["pidfd"])
+    if job.is_probe:  # the health is checked anew
+        job.notes, job.orphaned, job.state = {"tty": False}, True, "running"
+        keeper.jobs.add(job)
+        send_signal(held["pidfd"], KILL)
+        keeper.watch_running(job)
+        return
     if job.is_exec:
         job.notes = {"stdin_once": True, "tty": "master" in held}
-    keeper.jobs[key] = job
+    keeper.jobs.add(job)
     if not job.is_exec and (not row or row["status"] == database.CREATED):
         job.state = "aborting"
         send_signal(held["pidfd"], KILL)
@@ -84,6 +93,8 @@ def _adopt_held(keeper: Keeper, key: str) -> None:
         keeper.watch(held["status"], lambda: _settle(keeper, job), 0)
     _open_log(keeper, job)
     keeper.watch_running(job)
+    if job.state == "running":
+        keeper.health.begin(job)
     if job.notes.get("stdin_once"):
         keeper.after(FORSAKEN, lambda: None if job.attached or keeper.jobs.get(key) is not job else keeper.forsake(job))
 
@@ -101,6 +112,7 @@ def _settle(keeper: Keeper, job: Job) -> None:
     aborted, failure = job.reports()
     if not aborted and not failure and job.state == "settling":
         keeper.answer_starters(job)
+        keeper.let_go(job, "status")
 
 
 def _open_log(keeper: Keeper, job: Job) -> None:
@@ -108,7 +120,7 @@ def _open_log(keeper: Keeper, job: Job) -> None:
     if job.is_exec:
         return
     try:
-        job.open_log(keeper.store)
+        job.open_log(keeper.store, keeper.logs)
     except Error as error:
         note(f"{job.key}: {error}")
         job.orphaned = True
@@ -132,12 +144,13 @@ def _adopt_lost(keeper: Keeper, row: Any) -> None:
         if delay is not None:
             keeper.restarting.again(ident, delay, job)
         return
-    keeper.jobs[ident] = job
+    keeper.jobs.add(job)
     keeper.put(ident, pidfd=pidfd, **_outputs_again(keeper, row))
     hold_ports(keeper, job, _ports_again(job))
     _open_log(keeper, job)
     job.state = "running"
     keeper.watch_running(job)
+    keeper.health.begin(job)
 
 
 def hold_ports(keeper: Keeper, job: Job, ports: dict[str, int]) -> None:
@@ -186,4 +199,4 @@ def make_again(keeper: Keeper, job: Job) -> None:
         keeper.make(again)
         return
     for client in job.waiters:
-        client.answer({"exit": None})
+        client.answer(ending(job.ident))

@@ -41,19 +41,42 @@ def is_followed(container: str) -> bool:
     return False
 
 
-def remove_container(store: Store, db: sqlite3.Connection, ident: str) -> None:
-    """Remove; harmless when it is gone already. Raises Error, OSError, sqlite3.Error."""
+def remove_container(
+    store: Store, db: sqlite3.Connection, ident: str, volumes: bool = False, failed: bool = False
+) -> None:
+    """Remove; harmless when it is gone already. volumes: also those that nobody named; failed: of a create, also others
+    that it made. Raises Error, OSError, sqlite3.Error."""
     from cloche.engine.database import together
     from cloche.storage.trash import discard
 
     discard(store.root, store.container(ident))
-    together(
-        db,
+    rows = (
         ("DELETE FROM ranges WHERE container=?", (ident,)),
         ("UPDATE networks SET cursor=0 WHERE id IN (SELECT network FROM connections WHERE container=?)", (ident,)),
         ("DELETE FROM connections WHERE container=?", (ident,)),
         ("DELETE FROM containers WHERE id=?", (ident,)),
     )
+    if db.execute("SELECT 1 FROM mounted WHERE container=?", (ident,)).fetchone():
+        from cloche.engine.volumes import release
+
+        release(store, db, ident, volumes, failed, also=rows)
+    else:
+        together(db, *rows)
+
+
+def discard_log(store: Store, ident: str) -> None:
+    """Throw a container's log away; who still reads it reads on. Raises Error, OSError."""
+    from cloche.storage.trash import discard
+
+    place = store.container(ident)
+    aside = f"{place}/gone"
+    os.makedirs(aside, 0o700, exist_ok=True)  # an earlier one may have been left by a kill
+    try:
+        os.rename(place + "/log", aside + "/log")
+    except FileNotFoundError:
+        pass
+    os.makedirs(place + "/log", 0o700, exist_ok=True)
+    discard(store.root, aside)
 
 
 def sweep(store: Store) -> bool:
@@ -64,7 +87,8 @@ def sweep(store: Store) -> bool:
 
 
 def sweep_forsaken(store: Store, db: sqlite3.Connection) -> None:
-    """Discard what a client that was killed in the middle of a create has left: a directory, a range of ids, addresses.
+    """Discard what a client that was killed in the middle of a create has left: a directory, a range of ids, addresses,
+    volumes.
 
     A create makes the directory, takes range and addresses, writes the row; here they are read the other way round, so
     that none is taken for forsaken while it is being made. What has ever run is left alone: if it has no row, the
@@ -74,7 +98,7 @@ def sweep_forsaken(store: Store, db: sqlite3.Connection) -> None:
 
     from cloche.storage.trash import discard
 
-    query = "SELECT container FROM ranges UNION SELECT container FROM connections"
+    query = "SELECT container FROM ranges UNION SELECT container FROM connections UNION SELECT container FROM mounted"
     claims = {row["container"] for row in db.execute(query)}
     there = os.listdir(store.root + "/containers")
     known = {row["id"] for row in db.execute("SELECT id FROM containers")}
@@ -88,9 +112,13 @@ def sweep_forsaken(store: Store, db: sqlite3.Connection) -> None:
                 young.add(ident)
         except FileNotFoundError:
             continue
+    from cloche.engine.volumes import release, sweep_volumes
+
     for ident in claims - known - young:
+        release(store, db, ident, anonymous=True, failed=True, swept=True)
         db.execute("DELETE FROM ranges WHERE container=?", (ident,))
         db.execute("DELETE FROM connections WHERE container=?", (ident,))
+    sweep_volumes(store, db)
 
 
 def _has_run(container: str) -> bool:

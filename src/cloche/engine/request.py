@@ -9,11 +9,12 @@ from cloche.value import Value
 
 TYPE_CHECKING = False  # importing typing would cost a start 8 ms
 if TYPE_CHECKING:
-    from cloche.oci.runtime import IdMapping
+    from cloche.oci.runtime import DeviceRule, IdMapping
 
 PERIOD = 100_000  # microseconds: the kernel's default period of CPU bandwidth
 SHM_SIZE = 64 << 20  # of /dev/shm where none is asked for
 PROPAGATIONS = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
+ON_FAILURE = ("none", "kill", "restart", "stop")
 RECURSIONS = ("enabled", "writable", "readonly", "disabled")
 
 
@@ -47,8 +48,20 @@ class Program(Value):
     oom_score_adj: int = 0
 
 
+class DeviceLimit(Value):
+    """How fast a block device of the host may be used. kind: `weight` (10 to 1000), `read_bps`, `write_bps` (bytes a
+    second), `read_iops`, `write_iops` (operations a second)."""
+
+    kind: str
+    path: str
+    rate: int
+
+
 class Limits(Value):
-    """Resources. memory_swap: memory and swap together; nano_cpus: billionths of a CPU; -1: unlimited swap or pids."""
+    """Resources. memory_swap: memory and swap together; nano_cpus: billionths of a CPU; -1: any swap, pids, quota.
+
+    Periods, quota and runtime of CPUs: microseconds. blkio_weight: 10 to 1000. swappiness: 0 to 100, -1: not given.
+    """
 
     memory: int = 0
     memory_swap: int = 0
@@ -57,12 +70,26 @@ class Limits(Value):
     cpu_shares: int = 0
     cpuset_cpus: str = ""
     pids: int = 0
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpu_rt_period: int = 0
+    cpu_rt_runtime: int = 0
+    cpuset_mems: str = ""
+    swappiness: int = -1
+    oom_kill_disable: bool = False
+    blkio_weight: int = 0
+    rates: tuple[DeviceLimit, ...] = ()
 
 
 class FileMount(Value):
-    """A mount: kind `bind` (source: an absolute path of the host) or `tmpfs` (size, mode; options of mount(8)).
+    """A mount: kind `bind` (source: an absolute path of the host), `volume` (source: its name, "" for a new one that is
+    the container's own) or `tmpfs` (size, mode; options of mount(8)).
 
     propagation: one of PROPAGATIONS. recursion, of a bind: one of RECURSIONS, what happens to mounts below the source.
+    idmap, of a bind: in a user namespace, files belong inside to whom they belong outside (volumes' always do).
+    copy, of a volume: what the image has at the target fills it when it is empty. subpath: only this part of it.
+    labels: of a volume that is made for it. anonymous, origin: the engine's, of settled ones: whether the volume is the
+    container's own; `image` for what the image asks for, `container` for what is another one's.
     """
 
     kind: str
@@ -74,6 +101,12 @@ class FileMount(Value):
     size: int = 0
     mode: int | None = None
     options: tuple[str, ...] = ()
+    idmap: bool = False
+    copy: bool = True
+    subpath: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    anonymous: bool = False
+    origin: str = ""
 
 
 class HostDevice(Value):
@@ -85,12 +118,21 @@ class HostDevice(Value):
 
 
 class Files(Value):
-    """What the container sees beside its image. read_only: its root. shm_size: of /dev/shm."""
+    """What the container sees beside its image. read_only: its root. shm_size: of /dev/shm.
+
+    volumes_from: containers whose binds and volumes it has too, `NAME` or `NAME:ro`. device_rules: which devices it may
+    use beside those that it has; the nodes are its own to make. cdi: devices by full names of the Container Device
+    Interface (vendor.com/class=name). gpus: those that Docker's --gpus means: `all`, a number, `device=0`.
+    """
 
     mounts: tuple[FileMount, ...] = ()
     devices: tuple[HostDevice, ...] = ()
     read_only: bool = False
     shm_size: int = 0
+    volumes_from: tuple[str, ...] = ()
+    device_rules: tuple[DeviceRule, ...] = ()
+    cdi: tuple[str, ...] = ()
+    gpus: str = ""
 
 
 class Namespaces(Value):
@@ -156,11 +198,36 @@ class Security(Value):
     sysctls: tuple[tuple[str, str], ...] = ()
 
 
+class Health(Value):
+    """A health check. test: () is the image's, ("NONE",) none, else ("CMD", words...) or ("CMD-SHELL", text).
+
+    Durations are nanoseconds; 0 is the image's value, or the default. on_failure: what is done with a container that
+    has become unhealthy, one of ON_FAILURE, "" is none.
+    """
+
+    test: tuple[str, ...] = ()
+    interval: int = 0
+    timeout: int = 0
+    start_period: int = 0
+    start_interval: int = 0
+    retries: int = 0
+    on_failure: str = ""
+
+
+class Logging(Value):
+    """How much of the output is kept: `json-file`, `local`, `none`; "" is the configuration file's, or json-file."""
+
+    driver: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+
+
 class RunRequest(Value):
     """A container to create and, mostly, to start. detach to cidfile say how the caller goes along with it.
 
     restart: `no`, `always`, `unless-stopped`, `on-failure`; restart_tries: of the last, 0 for any number.
+    cgroup_parent: the control group that its own is made in, from each hierarchy's root; "": the store's.
     network: `none`, `host`, `container:ID`, or the first of its networks (`bridge` is the default one).
+    attach: which of `stdin`, `stdout`, `stderr` a caller in the foreground goes along with; () is all.
     """
 
     image: str
@@ -182,6 +249,17 @@ class RunRequest(Value):
     networking: Networking = Networking()
     restart: str = "no"
     restart_tries: int = 0
+    health: Health = Health()
+    domainname: str = ""
+    cgroup_parent: str = ""
+    log: Logging = Logging()
+    attach: tuple[str, ...] = ()
+
+    def attached(self, stream: str) -> bool:
+        """Whether the caller goes along with `stdin` (which must be open), `stdout` or `stderr`."""
+        if self.detach or (stream == "stdin" and not self.process.interactive):
+            return False
+        return not self.attach or stream in self.attach
 
 
 class ExecRequest(Value):
@@ -218,9 +296,11 @@ def bounding(security: Security) -> tuple[str, ...]:
     return tuple(n for n in NAMES if n in kept or n in add)
 
 
-def bandwidth(limits: Limits) -> tuple[int, int] | None:
-    """CPU bandwidth as the kernel counts it: (quota, period) in microseconds, or None where no limit is asked for."""
-    return (limits.nano_cpus * PERIOD // 10**9, PERIOD) if limits.nano_cpus else None
+def bandwidth(limits: Limits) -> tuple[int | None, int | None]:
+    """CPU bandwidth as the kernel counts it: (quota, period) in microseconds, None for what is not asked for."""
+    if limits.nano_cpus:
+        return limits.nano_cpus * PERIOD // 10**9, PERIOD
+    return limits.cpu_quota or None, limits.cpu_period or None
 
 
 def memory_and_swap(limits: Limits) -> int:
@@ -234,7 +314,7 @@ def mount_options(mount: FileMount) -> tuple[str, ...]:
         size = (f"size={mount.size}",) if mount.size else ()
         mode = () if mount.mode is None else (f"mode={mount.mode:o}",)
         return ("noexec", "nosuid", "nodev", *size, *mode, *mount.options, *(("ro",) if mount.read_only else ()))
-    bind = "bind" if mount.recursion == "disabled" else "rbind"
+    bind = "bind" if mount.kind == "volume" or mount.recursion == "disabled" else "rbind"
     access: tuple[str, ...] = ("rw",)
     if mount.read_only:
         access = ("ro", "rro") if mount.recursion in ("enabled", "readonly") else ("ro",)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 CONTROL = 3
 WAIT = 2.5  # seconds for one upstream
 PENDING_MOST, CONNECTIONS_MOST = 512, 64
+OF_ONE = 4  # one container has at most this part of them: the others want to ask, too
 
 
 class Asked:
@@ -59,7 +60,8 @@ class Responder(Loop):
         self.networks = Networks(store, self.db)
         self.own: set[str] = set()
         self.asked: dict[int, Asked] = {}
-        self.connections = 0
+        self.sockets: dict[int, Socket] = {}
+        self.connections: list[str] = []  # the addresses of those who have one
 
     def run(self) -> None:
         """Until the control socket ends."""
@@ -77,13 +79,19 @@ class Responder(Loop):
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
         self.own.add(sock.getsockname()[0])
+        self.sockets[fd] = sock
         self.watch(fd, (lambda: self.datagram(sock)) if kind == "udp" else (lambda: self.accept(sock)))
 
     def control(self, sock: Socket) -> None:
-        """The keeper has more sockets for us."""
+        """The keeper has more sockets for us, or knows of networks that are gone."""
         message, fds = protocol.receive(sock)
         if message is None:
             os._exit(0)
+        self.own.difference_update(message["gone"])
+        for fd, each in list(self.sockets.items()):
+            if each.getsockname()[0] in message["gone"]:
+                self.unwatch(fd)
+                self.sockets.pop(fd).close()
         for fd, kind in zip(fds, message["kinds"], strict=True):
             self.take(fd, kind)
 
@@ -164,7 +172,8 @@ class Responder(Loop):
 
     def pass_on(self, packet: bytes, query: names.Query, back: Socket, peer: tuple[str, int]) -> None:
         """Ask the host's servers, one after the other."""
-        if len(self.asked) >= PENDING_MOST:
+        mine = sum(a.peer[0] == peer[0] for a in self.asked.values())
+        if len(self.asked) >= PENDING_MOST or mine >= PENDING_MOST // OF_ONE:
             self.tell(back, peer, names.refuse(packet, names.SERVFAIL), query.size)
             return
         self.next_upstream(Asked(packet, query, back, peer, self.wanted_servers(peer[0])), -1)
@@ -219,12 +228,13 @@ class Responder(Loop):
             connection, peer = sock.accept()
         except OSError:
             return
-        if self.connections >= CONNECTIONS_MOST:
+        mine = self.connections.count(peer[0])
+        if len(self.connections) >= CONNECTIONS_MOST or mine >= CONNECTIONS_MOST // OF_ONE:
             connection.close()
             return
         from threading import Thread
 
-        self.connections += 1
+        self.connections.append(peer[0])
         Thread(target=self._serve, args=(connection, peer[0]), daemon=True).start()
 
     def _serve(self, connection: Socket, address: str) -> None:
@@ -247,7 +257,7 @@ class Responder(Loop):
         except (OSError, EOFError):
             return
         finally:
-            self.connections -= 1
+            self.connections.remove(address)
             other.db.close()
             connection.close()
 

@@ -11,8 +11,11 @@ from __future__ import annotations
 import os
 from time import time_ns
 
+from cloche.engine.answers import ending
+from cloche.engine.healthchecks import UNHEALTHY
 from cloche.engine.holder import note
 from cloche.engine.job import Job
+from cloche.engine.store import write_whole
 from cloche.errors import Invalid
 from cloche.step import stored
 
@@ -31,6 +34,16 @@ def plan_file(directory: str) -> str:
     return directory + "/plan"
 
 
+def _goes_on(job: Job, code: int, row: Any) -> bool:
+    """What the policy says, or what is to be done with an unhealthy one."""
+    policy, tries = job.notes["restart"]
+    if row["health"] == UNHEALTHY and (job.notes.get("health") or {}).get("on_failure") == "restart":
+        return True
+    if policy == "on-failure":
+        return code != 0 and not (tries and row["restarts"] >= tries)
+    return bool(policy != "no")
+
+
 class Restarting:
     """Which containers are made again, and when."""
 
@@ -43,22 +56,40 @@ class Restarting:
         if job.is_exec or not job.notes.get("restart"):
             return
         path = plan_file(self._keeper.store.container(job.key))
-        with open(path + ".new", "wb", 0) as file:
-            file.write(job.content)
+        write_whole(path + ".new", job.content)
         os.rename(path + ".new", path)
+
+    def change(self, key: str, policy: str, tries: int) -> None:
+        """Another policy, in the plans that outlive us too. Raises OSError, Invalid."""
+        job = self._keeper.jobs.get(key)
+        if job is None:
+            return
+        health = (job.notes.get("health") or {}).get("on_failure") == "restart"
+        notes = {**job.notes, "restart": [policy, tries] if policy != "no" or health else None}
+        places = [plan_file(self._keeper.store.container(key))]
+        content = b""
+        for path in (self._keeper.store.plan(key), *places):
+            try:
+                with open(path, "rb") as file:
+                    content = stored.dump(stored.load(file.read()).replace(notes=notes))
+            except FileNotFoundError:
+                continue
+            places.append(path)
+        for path in dict.fromkeys(places) if content else ():
+            write_whole(path + ".new", content)
+            os.rename(path + ".new", path)
+        job.notes = notes
+        if job.content:
+            job.content = content or job.content
 
     def wanted(self, job: Job, code: int) -> float | None:
         """Seconds until a container that has ended is made again; None when it is not. Raises RecordError."""
         if job.is_exec or not job.notes.get("restart"):
             return None
-        policy, tries = job.notes["restart"]
         row = self._keeper.db.execute(
-            "SELECT stopped, restarts, started FROM containers WHERE id=?", (job.key,)
+            "SELECT stopped, restarts, started, health FROM containers WHERE id=?", (job.key,)
         ).fetchone()
-        if row is None or row["stopped"]:
-            self._delays.pop(job.key, None)
-            return None
-        if policy == "on-failure" and (code == 0 or (tries and row["restarts"] >= tries)):
+        if row is None or row["stopped"] or not _goes_on(job, code, row):
             self._delays.pop(job.key, None)
             return None
         if time_ns() - row["started"] >= STEADY:
@@ -87,7 +118,7 @@ class Restarting:
             job.waiters, before.waiters = before.waiters, []
             job.wakes = [*(wakes or ()), *before.wakes]
             before.wakes = []
-        self._keeper.jobs[key] = job
+        self._keeper.jobs.add(job)
         self._keeper.after(delay, lambda: self._go(job))
 
     def _go(self, job: Job) -> None:
@@ -115,7 +146,7 @@ class Restarting:
         job = self._keeper.jobs.get(key)
         if job is None or job.state != "restarting":
             return False
-        del self._keeper.jobs[key]
+        self._keeper.jobs.remove(job)
         waiters, job.waiters = job.waiters, []
         job.close()
         self._end(key, waiters)
@@ -126,7 +157,7 @@ class Restarting:
         self._keeper.db.execute("UPDATE containers SET status='exited' WHERE id=? AND status='restarting'", (key,))
         row = self._keeper.db.execute("SELECT exit_code, error FROM containers WHERE id=?", (key,)).fetchone()
         for client in waiters:
-            client.answer({"exit": row["exit_code"], "reason": row["error"]} if row else {"exit": None})
+            client.answer(ending(key, row["exit_code"], row["error"]) if row else ending(key))
 
     def adopt(self) -> None:
         """After a death: those that were about to be made again."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 
+from cloche.engine.courses import Wait, ending
 from cloche.engine.database import RESTARTING, RUNNING
 from cloche.engine.events import record
 from cloche.errors import Conflict, Error, NotFound
@@ -16,6 +17,10 @@ from cloche.kernel.pidfd import KILL, open_process
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.engine.containers import Container, Engine
+    from cloche.engine.courses import Course
+
+
+_MOMENT = 0.05  # seconds in which one that is being made again runs, or one that was killed is recorded
 
 
 def send(engine: Engine, container: Container, number: int) -> None:
@@ -47,42 +52,23 @@ def _is_marked(engine: Engine, ident: str) -> bool:
     return row is not None and bool(row["paused"])
 
 
-def stop(engine: Engine, container: Container, timeout: int | None = None) -> None:
-    """The stop signal, and after `timeout` seconds (-1: never) SIGKILL; returns when it has ended. A stopped one is no
+def stopping(engine: Engine, container: Container, timeout: int | None = None) -> Course[None]:
+    """The stop signal, and after `timeout` seconds (-1: never) SIGKILL, to its recorded end. A stopped one is no
     error."""
-    import select
-
-    if container.status == RESTARTING and cancel(engine, container):
-        return
-    container = engine.find(container.id) if container.status == RESTARTING else container
-    if container.status != RUNNING:
+    if container.status not in (RUNNING, RESTARTING):
         return
     seconds = container.config.stop_timeout if timeout is None else timeout
-    try:
-        send(engine, container, container.config.stop_signal)
-    except Conflict:
-        pass
-    try:
-        pidfd = open_process(container.pid, container.start_time)
-    except ProcessLookupError:
-        pidfd = -1
-    if pidfd >= 0:
-        try:
-            poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
-            if not poll.poll(None if seconds < 0 else seconds * 1000):
-                send(engine, container, KILL)
-        except Conflict:
-            pass
-        finally:
-            os.close(pidfd)
-    settle(engine, container)
+    if not (yield from _reaching(engine, container, container.config.stop_signal)):
+        return
+    ready = yield Wait(end=container.id, seconds=None if seconds < 0 else seconds)
+    if ready.ended is None:
+        yield from killing(engine, container)
     record(engine.db, container.id, "stop")
 
 
 def want_end(engine: Engine, container: Container) -> None:
     """Somebody asks for its end: no policy makes it again."""
-    if container.config.request.restart != "no":
+    if container.config.comes_back or container.config.health.on_failure:
         engine.db.execute("UPDATE containers SET stopped=1 WHERE id=?", (container.id,))
 
 
@@ -93,26 +79,42 @@ def cancel(engine: Engine, container: Container) -> bool:
     return bool(answer["cancelled"])
 
 
-def kill(engine: Engine, container: Container) -> None:
+def killing(engine: Engine, container: Container) -> Course[None]:
     """SIGKILL, to its recorded end; one that is about to be made again is not."""
-    if container.status == RESTARTING and cancel(engine, container):
-        return
-    try:
-        send(engine, engine.find(container.id), KILL)
-    except Conflict:
-        pass
-    settle(engine, container)
+    if (yield from _reaching(engine, container, KILL)):
+        yield from _settling(engine, container)
 
 
-def settle(engine: Engine, container: Container) -> None:
+def _reaching(engine: Engine, container: Container, number: int) -> Course[bool]:
+    """Send a signal that shall be its last; False when it has ended without. One that a policy makes again at this very
+    moment is neither there to be sent a signal nor to be cancelled: it is, a moment later."""
+    while True:
+        try:
+            found = engine.find(container.id)
+            if found.status == RESTARTING and cancel(engine, found):
+                return False
+            if found.status not in (RUNNING, RESTARTING):
+                return False
+            send(engine, found, number)
+            return True
+        except Conflict:
+            pass
+        except NotFound:
+            return False  # removed by itself
+        ready = yield Wait(end=container.id, seconds=_MOMENT)
+        if ready.ended is not None:
+            return False
+
+
+def _settling(engine: Engine, container: Container) -> Course[None]:
     """Until the end is recorded."""
     try:
-        engine.wait(container)
+        yield from ending(engine, container)
     except NotFound:
         pass  # removed by itself
 
 
-def restart(engine: Engine, container: Container, timeout: int | None = None) -> None:
+def restarting(engine: Engine, container: Container, timeout: int | None = None) -> Course[None]:
     """Stop it if it runs, and start it. One that shall be removed at its end is not at this one.
 
     Raises the error of the step that was refused.
@@ -120,7 +122,7 @@ def restart(engine: Engine, container: Container, timeout: int | None = None) ->
     if container.status == RUNNING:
         set_removal(engine, container.id, False)
         try:
-            stop(engine, container, timeout)
+            yield from stopping(engine, container, timeout)
         finally:
             set_removal(engine, container.id, container.remove)
     engine.start(engine.find(container.id))

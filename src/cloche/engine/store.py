@@ -3,6 +3,7 @@
 ROOT/db                     what is listed and searched
 ROOT/content, ROOT/layers   images
 ROOT/containers/ID          upper, work, logs, files that are bound into the container
+ROOT/volumes/NAME/_data     a volume's files
 RUN/keeper                  0700: socket, lock, pids
 RUN/plans/ID                the plan of what exists in the kernel for a container; undone, it is removed
 RUN/mnt                     mount points, used in private mount namespaces only
@@ -33,13 +34,17 @@ class Store(Value):
         """A container's directory."""
         return f"{self.root}/containers/{ident}"
 
+    def volume(self, name: str) -> str:
+        """A volume's directory; its files are in `_data`."""
+        return f"{self.root}/volumes/{name}"
+
     def plan(self, ident: str) -> str:
         """The file that holds the plan of a container that may exist in the kernel."""
         return f"{self.run}/plans/{ident}"
 
-    def cgroup(self, ident: str) -> str:
-        """A container's group, below each hierarchy's root."""
-        return f"/{self.parent}/{ident}"
+    def cgroup(self, ident: str, parent: str = "") -> str:
+        """A container's group, below each hierarchy's root; in the store's own, or another `parent`."""
+        return f"/{parent.strip('/') or self.parent}/{ident}"
 
 
 def locate(root: str | None = None) -> Store:
@@ -71,3 +76,11 @@ def prepare(store: Store) -> None:
             pass
         except FileNotFoundError:
             os.makedirs(path, mode)
+
+
+def write_whole(path: str, content: bytes) -> None:
+    """Write a file to its end: where room is short, write(2) takes a part and says nothing. Raises OSError."""
+    with open(path, "wb", 0) as file:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[file.write(rest) :]

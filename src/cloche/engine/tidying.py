@@ -8,7 +8,7 @@ from __future__ import annotations
 from time import monotonic
 
 from cloche.engine.holder import note
-from cloche.engine.removal import sweep, sweep_forsaken
+from cloche.engine.removal import discard_log, sweep, sweep_forsaken
 from cloche.engine.sqlite import sqlite3
 from cloche.errors import Error
 
@@ -40,6 +40,14 @@ class Tidying:
         if not self._removed:
             self._after(FIRST, self.tidy)
         self._removed += 1
+
+    def throw_log_away(self, ident: str) -> None:
+        """Of a container whose log driver keeps nothing: what has passed."""
+        try:
+            discard_log(self._store, ident)
+        except (Error, OSError) as error:
+            note(f"throw away the log of {ident}: {error}")
+        self.note_removal()
 
     def tidy(self) -> None:
         """Begin now; what is being followed in the trash is looked at again after the next removal."""

@@ -154,13 +154,15 @@ def status(
     now: float,
     code: int | None = 0,
     out_of_memory: bool = False,
+    health: str = "",
 ) -> str:
     """`Up 3 seconds`, `Exited (0) 2 minutes ago`: what `ps` says of a container.
 
     Times in seconds since 1970; a code that nobody could learn is None.
     """
     if state == "running":
-        return "Up " + human_duration(now - started)
+        said = f" ({'health: ' * (health == 'starting')}{health})" if health else ""
+        return f"Up {human_duration(now - started)}{said}"
     if state == "paused":
         return f"Up {human_duration(now - started)} (Paused)"
     if state == "restarting":

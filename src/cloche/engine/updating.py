@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from cloche.engine import config as configs
 from cloche.engine.bundle import resources
-from cloche.engine.database import RUNNING
+from cloche.engine.database import RESTARTING, RUNNING
 from cloche.engine.events import record
 from cloche.engine.facts import check_limits as check_machine
+from cloche.engine.limits import check as check_limits
 from cloche.engine.request import memory_and_swap
 from cloche.engine.sqlite import sqlite3
-from cloche.engine.validation import check_limits
+from cloche.engine.validation import check_restart
 from cloche.errors import Conflict, Error, Invalid
 from cloche.plan.cgroups import limits as limit_steps
 
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 
 def merged(present: Limits, wanted: Limits) -> Limits:
     """The limits of both, where `wanted` says something. Raises Invalid, in Docker's words."""
-    given = {name: value for name, value in wanted.fields().items() if value}
+    nothing = type(wanted)().fields()
+    given = {name: value for name, value in wanted.fields().items() if value != nothing[name]}
+    if wanted.nano_cpus:  # one way of saying it takes the place of the other
+        given |= {"cpu_period": 0, "cpu_quota": 0}
+    elif wanted.cpu_period or wanted.cpu_quota:
+        given["nano_cpus"] = 0
     if not given:
         raise Invalid("update a container", "no limit is given", "see cloche update --help")
     swap = memory_and_swap(present)  # decided when the container was made: more memory is no more swap
@@ -41,23 +47,34 @@ def merged(present: Limits, wanted: Limits) -> Limits:
     return made
 
 
-def update(engine: Engine, container: Container, wanted: Limits) -> None:
-    """Change what `wanted` gives. Raises Invalid, Unsupported, Conflict, Error: then all is as it was."""
+def update(engine: Engine, container: Container, wanted: Limits, policy: tuple[str, int] | None = None) -> None:
+    """Change what `wanted` gives, and the restart policy with its number of tries.
+
+    Raises Invalid, Unsupported, Conflict, Error: then all is as it was.
+    """
     config = container.config
-    made = merged(config.request.resources, wanted)
+    request = config.request
+    if policy:
+        request = request.replace(restart=policy[0], restart_tries=policy[1])
+        check_restart(request)
+    made = request.resources
+    if not policy or wanted != type(wanted)():
+        made = merged(made, wanted)
     check_machine(made, engine.host)
     changed = made.replace(
-        **{name: type(value)() for name, value in made.fields().items() if not _is_new(name, wanted)}
+        **{name: value for name, value in type(made)().fields().items() if not _is_new(name, wanted)}
     )
-    steps = limit_steps(engine.store.cgroup(container.id), resources(changed), engine.host)
+    steps = limit_steps(
+        engine.store.cgroup(container.id, config.request.cgroup_parent), resources(changed), engine.host
+    )
     undo: list[tuple[LimitCgroup, str]] = []
     try:
         if container.status == RUNNING:
-            for step in ordered(steps):
+            for step in ordered([step.here() for step in steps]):
                 present = _present(step.path)
                 step.write()
                 undo.append((step, present))
-        _store(engine, container, configs.dump(config.replace(request=config.request.replace(resources=made))))
+        _store(engine, container, configs.dump(config.replace(request=request.replace(resources=made))))
     except BaseException as error:
         _restore(undo)
         if isinstance(error, FileNotFoundError):
@@ -66,13 +83,17 @@ def update(engine: Engine, container: Container, wanted: Limits) -> None:
             hint = "it uses more than that now" if error.errno == 16 else ""
             raise Error(f"update container {container.name}: {step.name()}", error.errno or 5, hint) from error
         raise
+    if policy and container.status in (RUNNING, RESTARTING):
+        engine.keeper.ask({"op": "policy", "id": container.id, "restart": list(policy)})
 
 
 def _is_new(name: str, wanted: Limits) -> bool:
     """Memory and swap are written together: one limits the other."""
     if name in ("memory", "memory_swap"):
         return bool(wanted.memory or wanted.memory_swap)
-    return bool(getattr(wanted, name))
+    if name in ("cpu_period", "cpu_quota"):
+        return bool(wanted.cpu_period or wanted.cpu_quota)
+    return bool(getattr(wanted, name) != getattr(type(wanted)(), name))
 
 
 def ordered(steps: Sequence[LimitCgroup]) -> list[LimitCgroup]:

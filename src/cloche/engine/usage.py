@@ -6,12 +6,14 @@ import os
 from time import monotonic_ns
 
 from cloche.engine.database import RUNNING
+from cloche.errors import NotFound
 from cloche.kernel.cgroups import read_counter
 from cloche.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.engine.containers import Container, Engine
+    from cloche.engine.courses import Stream
 
 _NO_LIMIT = 1 << 62  # cgroup v1 says "unlimited" with the largest number of whole pages
 
@@ -50,20 +52,34 @@ def look(engine: Engine, container: Container) -> Usage:
     if container.status != RUNNING:
         return Usage()
     layout = engine.host.cgroups
-    group = engine.store.cgroup(container.id)
+    group = engine.store.cgroup(container.id, container.config.request.cgroup_parent)
     where = {c: h.path + group for h in layout.hierarchies for c in h.controllers}
     if layout.version == 2:
         found = _new(layout.hierarchies[0].path + group)
     else:
         found = _old(where)
-    received, sent = _network(container.pid)
+    received, sent = network_bytes(container.pid)
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = found.memory_limit
     limit = total if not limit or limit > total else limit
     return found.replace(at=monotonic_ns(), received=received, sent=sent, memory_limit=limit)
 
 
-def _number(path: str) -> int:
+def watching(engine: Engine, container: Container, every: float) -> Stream[Usage]:
+    """A look every so many seconds, the first one now, until it has ended."""
+    from cloche.engine.courses import Wait
+
+    while True:
+        yield (look(engine, container),)
+        if (yield Wait(end=container.id, seconds=every)).ended:
+            return
+        try:
+            container = engine.find(container.id)
+        except NotFound:
+            return
+
+
+def number_in(path: str) -> int:
     """A file with one number; 0 for `max`, and where there is none."""
     try:
         with open(path, encoding="ascii") as file:
@@ -87,7 +103,7 @@ def _resident(used: int, inactive: int | None) -> int:
 
 def _old(where: dict[str, str]) -> Usage:
     memory, pids, cpu, disk = (where.get(c, "") for c in ("memory", "pids", "cpuacct", "blkio"))
-    limit = _number(memory + "/memory.limit_in_bytes")
+    limit = number_in(memory + "/memory.limit_in_bytes")
     inactive = read_counter(memory + "/memory.stat", "total_inactive_file")
     read = written = 0
     for line in _text(disk + "/blkio.throttle.io_service_bytes_recursive").splitlines():
@@ -97,11 +113,11 @@ def _old(where: dict[str, str]) -> Usage:
             written += int(words[2]) if words[1] == "Write" else 0
     return Usage(
         0,
-        _number(cpu + "/cpuacct.usage"),
-        _resident(_number(memory + "/memory.usage_in_bytes"), inactive),
+        number_in(cpu + "/cpuacct.usage"),
+        _resident(number_in(memory + "/memory.usage_in_bytes"), inactive),
         0 if limit >= _NO_LIMIT else limit,
-        _number(pids + "/pids.current"),
-        _number(pids + "/pids.max"),
+        number_in(pids + "/pids.current"),
+        number_in(pids + "/pids.max"),
         read=read,
         written=written,
     )
@@ -117,17 +133,17 @@ def _new(group: str) -> Usage:
     return Usage(
         0,
         (read_counter(group + "/cpu.stat", "usage_usec") or 0) * 1000,
-        _resident(_number(group + "/memory.current"), read_counter(group + "/memory.stat", "inactive_file")),
-        _number(group + "/memory.max"),
-        _number(group + "/pids.current"),
-        _number(group + "/pids.max"),
+        _resident(number_in(group + "/memory.current"), read_counter(group + "/memory.stat", "inactive_file")),
+        number_in(group + "/memory.max"),
+        number_in(group + "/pids.current"),
+        number_in(group + "/pids.max"),
         read=read,
         written=written,
         pressure=tuple((name, text) for name, text in pressure if text),
     )
 
 
-def _network(pid: int) -> tuple[int, int]:
+def network_bytes(pid: int) -> tuple[int, int]:
     """Bytes received and sent by all links but `lo`. Source: proc_pid_net(5)."""
     received = sent = 0
     for line in _text(f"/proc/{pid}/net/dev").splitlines()[2:]:

@@ -6,8 +6,8 @@ Not its business: what depends on the host, the image or other containers.
 
 from __future__ import annotations
 
-from cloche.engine.request import PROPAGATIONS, RECURSIONS, capability
-from cloche.errors import Invalid, Unsupported
+from cloche.engine.request import PROPAGATIONS, RECURSIONS, Limits, Logging, capability
+from cloche.errors import Invalid
 
 TYPE_CHECKING = False  # importing typing would cost a start 8 ms
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         ExecRequest,
         FileMount,
         Files,
-        Limits,
         Program,
         RunRequest,
         Security,
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     )
     from cloche.oci.runtime import IdMapping
 
-_MEMORY_LEAST = 6 << 20
 _ID_MOST = 1 << 32
 _MAPS_MOST = 340  # user_namespaces(7): lines of a map
 
@@ -45,18 +43,34 @@ _TMPFS_WORD = _LETTERS | frozenset("_.-%:=")  # mpol=prefer=static:0; a comma wo
 
 
 def check(request: RunRequest) -> RunRequest:
-    """The request in canonical spelling (capabilities, signals, sysctls).
-
-    Raises Invalid, and Unsupported for what is not there yet.
-    """
+    """The request in canonical spelling (capabilities, signals, sysctls). Raises Invalid."""
     if not request.image:
         raise Invalid("run a container", "no image is named")
     process = _check_process(request.process)
     _check_identity(request)
-    check_limits(request.resources)
+    if request.resources != Limits() or request.cgroup_parent:
+        from cloche.engine import limits
+
+        limits.check(request.resources)
+        limits.check_parent(request.cgroup_parent)
     _check_files(request.files)
     _check_network(request)
-    _check_restart(request)
+    check_restart(request)
+    if request.log != Logging():
+        from cloche.engine.logdrivers import check as check_log
+
+        check_log(request.log)
+    if any(request.health):
+        from cloche.engine.healthchecks import check as check_health
+
+        _check_words(request.health.test, (), "", "")
+        check_health(request.health)
+    if request.attach:
+        if unknown := [stream for stream in request.attach if stream not in ("stdin", "stdout", "stderr")]:
+            raise Invalid(f"attach to {unknown[0] or 'nothing'}", "valid streams are STDIN, STDOUT and STDERR")
+        if request.detach:
+            what = "conflicting options: cannot specify both --attach and --detach"
+            raise Invalid(what, "", "leave one of them out")
     _check_namespaces(request)
     security = _check_security(request.security).replace(sysctls=_check_sysctls(request))
     return request.replace(process=process, security=security)
@@ -150,52 +164,15 @@ def _check_identity(request: RunRequest) -> None:
     if host and (len(host) > 64 or host[0] in ".-" or not _NAME.issuperset(host)):
         cause = "more than 64 characters" if len(host) > 64 else "only letters, digits, '-', '.' and '_' are allowed"
         raise Invalid(f"invalid hostname '{host}'", cause)
+    domain = request.domainname
+    if domain and (len(domain) > 64 or domain[0] in ".-" or not _NAME.issuperset(domain)):
+        raise Invalid(f"invalid domain name '{domain}'", "letters, digits, '-', '.' and '_', at most 64 of them")
     for kind, pairs in (("label", request.labels), ("annotation", request.annotations)):
         for key, value in pairs:
             if not key.strip():
                 raise Invalid(f"invalid {kind} '{key}={value}'", "empty name")
             _check_text(f"invalid {kind} '{key}={value}'", key + value)
     _check_text(f"write the container's id to {request.cidfile}", request.cidfile)
-
-
-def check_limits(limits: Limits) -> None:
-    """Resources. Raises Invalid."""
-    memory, swap, reserved = limits.memory, limits.memory_swap, limits.memory_reservation
-    if memory and memory < _MEMORY_LEAST:
-        raise Invalid(f"limit memory to {memory} bytes", "Minimum memory limit allowed is 6MB")
-    if swap < -1:
-        raise Invalid(f"limit memory and swap to {swap} bytes", "it is negative", "-1 is unlimited")
-    if swap > 0 and not memory:
-        cause = "You should always set the Memory limit when using Memoryswap limit, see usage"
-        raise Invalid(f"limit memory and swap to {swap} bytes", cause)
-    if 0 < swap < memory:
-        cause = "Minimum memoryswap limit should be larger than memory limit, see usage"
-        raise Invalid(f"limit memory and swap to {swap} bytes", cause)
-    if reserved and reserved < _MEMORY_LEAST:
-        raise Invalid(f"reserve {reserved} bytes of memory", "Minimum memory reservation allowed is 6MB")
-    if memory and reserved > memory:
-        cause = "Minimum memory limit can not be less than memory reservation limit, see usage"
-        raise Invalid(f"reserve {reserved} bytes of memory", cause)
-    if limits.nano_cpus and limits.nano_cpus < 10**7:
-        raise Invalid(f"limit to {limits.nano_cpus / 1e9:g} CPUs", "Range of CPUs is from 0.01 on")
-    if limits.cpu_shares and not 2 <= limits.cpu_shares <= 262144:
-        raise Invalid(f"set the CPU shares to {limits.cpu_shares}", "the range is from 2 to 262144")
-    if limits.cpuset_cpus and not _is_set(limits.cpuset_cpus):
-        raise Invalid(f"Invalid value {limits.cpuset_cpus} for cpuset cpus", "", "such as 0-3 or 0,2")
-    if limits.pids < -1:
-        raise Invalid(f"limit processes to {limits.pids}", "it is negative", "-1 is unlimited")
-    if max(memory, swap, reserved, limits.nano_cpus, limits.pids) >= 1 << 63:
-        raise Invalid("limit resources", "a number of more than 63 bits")
-
-
-def _is_set(text: str) -> bool:
-    """`0-3,7` as cpuset(7) lists CPUs."""
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        ends = [first, last] if dash else [first]
-        if not all(end.isascii() and end.isdigit() and len(end) < 6 for end in ends) or int(ends[0]) > int(ends[-1]):
-            return False
-    return True
 
 
 def is_clean(path: str) -> bool:
@@ -206,6 +183,10 @@ def is_clean(path: str) -> bool:
 def _check_files(files: Files) -> None:
     if files.shm_size < 0 or files.shm_size >= 1 << 63:
         raise Invalid(f"make /dev/shm of {files.shm_size} bytes", "SHM size can not be less than 0")
+    for text in files.volumes_from:
+        name, _, mode = text.partition(":")
+        if not name or not _NAME.issuperset(name.removeprefix("/")) or mode not in ("", "ro", "rw"):
+            raise Invalid(f"invalid volumes-from '{text}'", "", "CONTAINER or CONTAINER:ro")
     targets: set[str] = set()
     for mount in files.mounts:
         target = "/" + "/".join(p for p in mount.target.split("/") if p not in ("", "."))
@@ -213,6 +194,19 @@ def _check_files(files: Files) -> None:
             raise Invalid(f"mount on {mount.target}", f"Duplicate mount point: {target}")
         targets.add(target)
         _check_mount(mount)
+    for rule in files.device_rules:
+        if rule.type not in ("a", "b", "c") or not rule.access or set(rule.access) - set("rwm"):
+            raise Invalid(f"invalid device cgroup format '{rule.type}'", "", "such as 'c 13:* rmw'")
+        if min(rule.major, rule.minor) < -1 or max(rule.major, rule.minor) >= 1 << 32:
+            raise Invalid(f"device rule {rule.major}:{rule.minor}", "a number that is no device's")
+    if files.cdi or files.gpus:
+        from cloche.engine.cdi import is_name, parse_gpus
+
+        for name in files.cdi:
+            if not is_name(name):
+                raise Invalid(f"add device {name}", "it is no name of a CDI device", "VENDOR/CLASS=NAME")
+        if files.gpus:
+            parse_gpus(files.gpus)
     for device in files.devices:
         what = f"add device {device.source}"
         for path in (device.source, device.target):
@@ -225,15 +219,18 @@ def _check_files(files: Files) -> None:
 
 def _check_mount(mount: FileMount) -> None:
     what = f"mount {mount.source or mount.kind} on {mount.target}"
-    if mount.kind == "volume":
-        raise Unsupported(f"{what}: volumes are not there yet", "", "bind a directory: -v /DIRECTORY:/TARGET")
-    if mount.kind not in ("bind", "tmpfs"):
-        raise Invalid(what, f"mount type unknown: {mount.kind or 'none given'}", "bind or tmpfs")
+    if mount.kind not in ("bind", "volume", "tmpfs"):
+        raise Invalid(what, f"mount type unknown: {mount.kind or 'none given'}", "bind, volume or tmpfs")
     if not is_clean(mount.target):
         raise Invalid(what, f"invalid mount path: '{mount.target}' mount path must be absolute", "without ..")
     if not mount.target.strip("/."):
         raise Invalid(what, "invalid specification: destination can't be '/'")
     _check_text(what, mount.target + mount.source)
+    if mount.kind == "volume":
+        _check_volume(what, mount)
+        return
+    if not mount.copy or mount.subpath or mount.labels:
+        raise Invalid(what, f"cannot mix 'volume-*' options with mount type '{mount.kind}'")
     if mount.propagation and mount.propagation not in PROPAGATIONS:
         raise Invalid(what, f"invalid propagation mode: {mount.propagation}", f"one of {' '.join(PROPAGATIONS)}")
     if mount.kind == "bind":
@@ -249,8 +246,8 @@ def _check_mount(mount: FileMount) -> None:
         if mount.size or mount.mode is not None or mount.options:
             raise Invalid(what, "cannot mix 'tmpfs-*' options with mount type 'bind'")
         return
-    if mount.source or mount.propagation or mount.recursion != "enabled":
-        raise Invalid(what, "a tmpfs has no source, propagation or recursion")
+    if mount.source or mount.propagation or mount.recursion != "enabled" or mount.idmap:
+        raise Invalid(what, "a tmpfs has no source, propagation, recursion or idmap")
     if not 0 <= mount.size < 1 << 63 or not 0 <= (mount.mode or 0) <= 0o7777:
         raise Invalid(what, "the size or mode is out of range")
     for option in mount.options:
@@ -259,6 +256,34 @@ def _check_mount(mount: FileMount) -> None:
             equals and not _TMPFS_WORD.issuperset(value or ",")
         ):
             raise Invalid(what, f"invalid tmpfs option '{option}'", "such as size=64m, mode=1777, noexec")
+
+
+def _check_volume(what: str, mount: FileMount) -> None:
+    if mount.source:
+        check_volume_name(mount.source)
+    if mount.propagation or mount.recursion != "enabled" or mount.idmap:
+        raise Invalid(what, "cannot mix 'bind-*' options with mount type 'volume'")
+    if mount.size or mount.mode is not None or mount.options:
+        raise Invalid(what, "cannot mix 'tmpfs-*' options with mount type 'volume'")
+    if mount.subpath and (mount.subpath[0] == "/" or ".." in mount.subpath.split("/") or not mount.source):
+        cause = "must be a relative path within the volume" if mount.source else "a new volume has nothing below it"
+        raise Invalid(what, f"subpath {mount.subpath}: {cause}")
+    for text in (mount.subpath, *(text for label in mount.labels for text in label)):
+        _check_text(what, text)
+
+
+def check_volume_name(name: str) -> None:
+    """As Docker's local driver names volumes. Raises Invalid."""
+    if len(name) > 1 and name[0] in _LETTERS and _NAME.issuperset(name) and len(name) < 256:
+        return
+    if _NAME.issuperset(name) and len(name) == 1:
+        raise Invalid(
+            f"create {name}", "volume name is too short, names should be at least two alphanumeric characters"
+        )
+    cause = "invalid characters for a local volume name: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+    if len(name) > 255:
+        cause = "a name of more than 255 characters"
+    raise Invalid(f"create {name}", cause, "a directory of the host is given by its absolute path, or with ./")
 
 
 def _check_shared(what: str, mode: str, *others: str) -> None:
@@ -272,7 +297,8 @@ def _check_shared(what: str, mode: str, *others: str) -> None:
 RESTARTS = ("no", "always", "unless-stopped", "on-failure")
 
 
-def _check_restart(request: RunRequest) -> None:
+def check_restart(request: RunRequest) -> None:
+    """What follows its end. Raises Invalid."""
     if request.restart not in RESTARTS:
         raise Invalid(
             f"invalid restart policy: unknown policy '{request.restart}'", "", f"one of {', '.join(RESTARTS)}"
@@ -376,6 +402,11 @@ def _check_namespaces(request: RunRequest) -> None:
     if bool(wanted.user_map) != (wanted.user == "map"):
         raise Invalid("map user ids", "a map and the mode 'map' go together", "CONTAINER:HOST:SIZE[,...]")
     if wanted.user in ("", "host"):
+        for mount in request.files.mounts:
+            if mount.idmap:
+                raise Invalid(
+                    f"mount {mount.source} with idmap", "the container has no user namespace", "--userns auto"
+                )
         return
     _check_map(wanted.user_map)
     if request.security.privileged:

@@ -1,5 +1,5 @@
-"""pull: from a name to an image that is here. Documents first, then layers, several at a time; each is unpacked as soon
-as those below it are, while others are still on their way. All of it is there at once, or nothing.
+"""pull: from a name to an image that is here. Documents first, then layers, several at a time; each is unpacked while
+it arrives, as soon as those below it are there. All of it is there at once, or nothing.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from cloche.oci.document import SIZE_MAX
 from cloche.oci.manifest import CONFIGS, INDEXES, MANIFESTS, Manifest
 from cloche.oci.platform import Platform, choose, platform_of
 from cloche.oci.reference import parse
+from cloche.storage.ahead import Arriving
 from cloche.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from concurrent.futures import Future
 
     from cloche.image.staging import StagedLayer, Staging
     from cloche.image.store import Image, ImageStore
@@ -42,6 +44,26 @@ class Progress(Value):
     total: int = 0
 
 
+class Stop:
+    """Ends a pull at once, from another thread: what waits for a registry waits no more, and the pull fails."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._registry: Registry | None = None
+
+    def ask(self) -> None:
+        """Harmless before it has begun, and when it is over."""
+        self.asked = True
+        if self._registry:
+            self._registry.give_up()
+
+    def reaches(self, registry: Registry) -> None:
+        """This one is spoken to from now on."""
+        self._registry = registry
+        if self.asked:  # meanwhile
+            registry.give_up()
+
+
 class Pulled(Value):
     """What came of a pull. digest: of the document that the name meant; changed: whether the name means another image
     than before."""
@@ -58,8 +80,10 @@ def pull(
     platform: Platform | None = None,
     tell: Callable[[Progress], None] = lambda _: None,
     environ: Mapping[str, str] | None = None,
+    stop: Stop | None = None,
 ) -> Pulled:
     """Fetch an image; of several platforms `platform`, or this host's. `tell` is called by several threads.
+    `stop` ends it sooner, by an Error.
 
     Raises NotFound, Invalid (what came is not what was announced), Unsupported, Error.
     """
@@ -76,12 +100,33 @@ def pull(
         own = number == len(places) - 1
         registry = Registry(endpoint, reference.path, who if own else known.Credentials())
         try:
+            if stop:
+                stop.reaches(registry)
             return _pull(store, registry, reference, platform, tell, before)
         except (Denied, NotFound, Error) as error:
-            if own or isinstance(error, Invalid):
+            if own or isinstance(error, Invalid) or (stop and stop.asked):
                 raise _said(error, reference) from None
             problems.append(error)  # of a mirror: the next one, and the registry itself at last
+        finally:
+            registry.close()
     raise AssertionError
+
+
+def tags(name: str, environ: Mapping[str, str] | None = None) -> list[str]:
+    """All names with a tag that the registry has of a repository. Raises NotFound, Invalid, Error."""
+    from cloche.image.tags import listed
+
+    environ = os.environ if environ is None else environ
+    reference = parse(name)
+    who = known.find(known.path(environ), reference.domain)
+    registry = Registry(endpoints(reference.domain, environ)[-1], reference.path, who)
+    try:
+        found = listed(registry)
+    except (Denied, NotFound) as error:
+        raise _said(error, reference) from None
+    finally:
+        registry.close()
+    return [f"{reference.name}:{tag}" for tag in found]
 
 
 def _said(error: Error, reference: Reference) -> Error:
@@ -168,34 +213,46 @@ def _layers(
 ) -> list[StagedLayer]:
     """All layers, bottom first. Raises the first error; what is still on its way is given up."""
     from concurrent.futures import ThreadPoolExecutor
-    from threading import Event
 
-    given_up = Event()
-    registry.stopped = given_up.is_set
-    there = [staging.is_there(diff_ids[: n + 1]) for n in range(len(diff_ids))]
+    there = [staging.is_there(diff_ids[: n + 1], each.digest) for n, each in enumerate(descriptors)]
     for descriptor, known_layer in zip(descriptors, there, strict=True):
         tell(Progress(descriptor.digest, "there" if known_layer else "waiting", 0, descriptor.size))
     pool = ThreadPoolExecutor(AT_ONCE, "pull")
     try:
-        coming = {}
+        coming: dict[str, tuple[Future[None], Arriving]] = {}
         for descriptor, known_layer in zip(descriptors, there, strict=True):
             if not known_layer and descriptor.digest not in coming:
-                coming[descriptor.digest] = pool.submit(_fetch, registry, staging, descriptor, tell)
+                arriving = Arriving()
+                coming[descriptor.digest] = pool.submit(_fetch, registry, staging, descriptor, arriving, tell), arriving
         layers: list[StagedLayer] = []
         for descriptor, diff_id, known_layer in zip(descriptors, diff_ids, there, strict=True):
-            if not known_layer:
-                coming[descriptor.digest].result()
+            if known_layer:
+                layers.append(staging.layer(layers, descriptor.digest, diff_id))
+                continue
+            fetched, arriving = coming[descriptor.digest]
+            if fetched.done():
                 tell(Progress(descriptor.digest, "unpacking", descriptor.size, descriptor.size))
-            layers.append(staging.layer(layers, descriptor.digest, diff_id))
-            if not known_layer:
-                tell(Progress(descriptor.digest, "done", descriptor.size, descriptor.size))
+            try:
+                first = not arriving.is_read  # an image may have a layer twice
+                layers.append(staging.layer(layers, descriptor.digest, diff_id, arriving if first else None))
+            except Error:
+                fetched.result()  # what is wrong with the content says more than what cannot be unpacked of it
+                raise
+            fetched.result()
+            tell(Progress(descriptor.digest, "done", descriptor.size, descriptor.size))
         return layers
     finally:
-        given_up.set()
+        registry.give_up()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _fetch(registry: Registry, staging: Staging, descriptor: Descriptor, tell: Callable[[Progress], None]) -> None:
+def _fetch(
+    registry: Registry,
+    staging: Staging,
+    descriptor: Descriptor,
+    arriving: Arriving,
+    tell: Callable[[Progress], None],
+) -> None:
     """One layer's content, checked while it streams."""
 
     def counted() -> Iterator[bytes]:
@@ -205,5 +262,11 @@ def _fetch(registry: Registry, staging: Staging, descriptor: Descriptor, tell: C
             tell(Progress(descriptor.digest, "downloading", now, descriptor.size))
             yield data
 
-    staging.keep(counted(), descriptor.digest, descriptor.size)
-    tell(Progress(descriptor.digest, "downloaded", descriptor.size, descriptor.size))
+    whole = False
+    try:
+        staging.keep(counted(), descriptor.digest, descriptor.size, arriving)
+        whole = True
+    finally:
+        arriving.end(failed=not whole)
+    state = "unpacking" if arriving.is_read else "downloaded"
+    tell(Progress(descriptor.digest, state, descriptor.size, descriptor.size))

@@ -9,17 +9,14 @@ mirrors = ["https://mirror.example.org"]       # asked first, in this order
 
 from __future__ import annotations
 
-import os
-
-from cloche.errors import Error, Invalid
+from cloche.errors import Invalid
+from cloche.settings import config_path, section
 from cloche.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
-
-DEFAULT = "/etc/cloche/config.toml"
 
 
 class Endpoint(Value):
@@ -62,25 +59,9 @@ def _mirror(text: str) -> Endpoint:
 
 
 def _table(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    import tomllib
-
-    path = environ.get("CLOCHE_CONFIG") or DEFAULT
-    try:
-        with open(path, "rb") as file:
-            document = tomllib.load(file)
-    except FileNotFoundError:
-        if environ.get("CLOCHE_CONFIG"):
-            raise Error(f"read {path}", 2, "CLOCHE_CONFIG names it") from None
-        return {}
-    except OSError as error:
-        raise Error(f"read {path}", error.errno or 5) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Invalid(f"read {path}", f"it is not TOML ({error})") from None
-    table = document.pop("registry", {})
-    if document or not isinstance(table, dict):
-        raise Invalid(f"read {path}", f"unknown key {min(document, default='registry')!r}", "see docs: registry tables")
+    table = section(environ, "registry")
     for domain, entry in table.items():
-        what = f'read {path}: registry."{domain}"'
+        what = f'read {config_path(environ)}: registry."{domain}"'
         if not isinstance(entry, dict) or set(entry) - {"insecure", "mirrors"}:
             raise Invalid(what, "unknown key", "insecure = true, mirrors = [...]")
         mirrors = entry.get("mirrors", [])
@@ -89,8 +70,3 @@ def _table(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         if not isinstance(entry.get("insecure", False), bool):
             raise Invalid(what, "insecure is true or false")
     return table
-
-
-def config_path() -> str:
-    """Where the file is, for messages."""
-    return os.environ.get("CLOCHE_CONFIG") or DEFAULT

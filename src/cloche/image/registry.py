@@ -8,7 +8,10 @@ Source: distribution-spec 1.1; Docker's token authentication.
 
 from __future__ import annotations
 
+from time import monotonic
+
 from cloche.errors import Error, Invalid, NotFound
+from cloche.image.answers import CONNECT, READ, cause, complaint, shown
 from cloche.image.challenge import challenges
 from cloche.image.credentials import Credentials
 from cloche.image.registries import is_loopback
@@ -24,16 +27,24 @@ if TYPE_CHECKING:
     from cloche.image.registries import Endpoint
     from cloche.oci.descriptor import Descriptor
 
-CONNECT, READ = 15.0, 30.0  # seconds
+    Body = Callable[[], Iterator[bytes]]
+
+SLOWEST = 1 << 10  # bytes a second, seen over READ: what comes more slowly counts as cut
 DOCUMENT_MOST = 4 << 20  # bytes of a manifest, as registries take them
-_TRIES, _REDIRECTS = 5, 5
+_TRIES, _CUTS, _REDIRECTS = 5, 3, 5
 _PATIENCE = 60.0  # seconds that a registry may ask us to wait, all told
-_CHUNK = 1 << 20
+_CHUNK, _DROP_MOST = 1 << 20, 1 << 16
 _AGAIN = (408, 429, 500, 502, 503, 504)
 
 
 class Denied(Error):
     """The registry wants somebody else to ask."""
+
+
+class Unreachable(Error):
+    """There was no answer. cut: the connection was there, and ended; another one may do better."""
+
+    cut = False
 
 
 class Registry:
@@ -47,12 +58,30 @@ class Registry:
         *,
         actions: str = "pull",
     ) -> None:
+        from threading import Event
+
         self.endpoint, self.repository = endpoint, repository
         self._credentials, self._actions = credentials, actions
-        self.stopped: Callable[[], bool] = lambda: False  # whether what is on its way is given up
+        self.given_up = Event()
+        self._coming: set[BaseHTTPResponse] = set()
+        self.beside = ""  # another repository that may be read from, too
         self._scheme = ""
         self._authorization = ""
         self._pool = _pool(endpoint.insecure)
+
+    def close(self) -> None:
+        """End its connections."""
+        for key in self._pool.pools.keys():  # noqa: SIM118 - it cannot be iterated, for threads may share it
+            self._pool.pools[key].close()
+
+    def give_up(self) -> None:
+        """Let all threads that wait for content go on at once, to their end."""
+        self.given_up.set()
+        for response in tuple(self._coming):
+            try:
+                response.shutdown()
+            except (OSError, ValueError, RuntimeError):
+                continue  # it has ended meanwhile
 
     @property
     def where(self) -> str:
@@ -63,22 +92,20 @@ class Registry:
 
     def ping(self) -> None:
         """See whether we are let in. Raises Denied, Error."""
-        self._ask("GET", "/v2/", "log in to " + self.where).release_conn()
+        self.ask("GET", "/v2/", "log in to " + self.where).release_conn()
 
     def manifest(self, reference: str) -> tuple[bytes, str]:
         """A manifest or index by tag or digest, and the type that the server says it has. Raises NotFound, Error."""
         what = f"pull {self.repository}:{reference}" if ":" not in reference else f"pull {self.repository}@{reference}"
         accept = ", ".join((*MANIFESTS, *INDEXES))
         path = f"/v2/{self.repository}/manifests/{reference}"
-        response = self._ask("GET", path, what, {"Accept": accept})
-        data = _document(response, what)
+        response = self.ask("GET", path, what, {"Accept": accept})
+        data = self.document(response, what)
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
         said = response.headers.get("Docker-Content-Digest", "")
         wanted = reference if ":" in reference else said
         if wanted and wanted.startswith("sha256:") and digest_of(data) != wanted:
-            raise Invalid(
-                what, f"the manifest has the digest {digest_of(data)}, not {_shown(wanted)}", "it was changed"
-            )
+            raise Invalid(what, f"the manifest has the digest {digest_of(data)}, not {shown(wanted)}", "it was changed")
         if kind not in (*MANIFESTS, *INDEXES):
             kind = ""  # registries on plain file servers say nothing, or text/plain: the document says what it is
         return data, kind
@@ -89,27 +116,29 @@ class Registry:
         path = f"/v2/{self.repository}/blobs/{descriptor.digest}"
         at, failures = 0, 0
         while True:
-            before = at
+            before, problem = at, ""
             try:
                 for data in self._part(path, what, at):
-                    if self.stopped():
-                        return
                     at += len(data)
                     yield data
                 if at >= descriptor.size:
                     return
-                problem = f"the connection ended after {at} of {descriptor.size} bytes"
+            except Unreachable as error:
+                if not at:  # nor was there ever one
+                    raise
+                problem = error.cause
             except _cuts() as error:
-                problem = _cause(error)
-            failures = 1 if at > before else failures + 1
-            if failures >= _TRIES:
+                problem = cause(error)
+            # a few bytes each time are no progress: it would never end
+            failures = 1 if at - before >= SLOWEST else failures + 1
+            if failures >= _TRIES or self.given_up.wait(0.2 * 2**failures):
+                problem = problem or f"the connection ended after {at} of {descriptor.size} bytes"
                 raise Error(what, problem, f"is {self.where} all right?")
-            _wait(0.2 * 2**failures)
 
     def _part(self, path: str, what: str, at: int) -> Iterator[bytes]:
         """The content from `at` on; of a server that cannot begin there, the start is thrown away."""
         headers = {"Range": f"bytes={at}-"} if at else {}
-        response = self._ask("GET", path, what, headers)
+        response = self.ask("GET", path, what, headers)
         try:
             skip = at
             if response.status == 206:
@@ -117,7 +146,7 @@ class Registry:
                 skip = 0 if start == str(at) else -1
                 if skip:
                     raise Invalid(what, "the server sent another part than it was asked for")
-            for data in response.stream(_CHUNK, decode_content=False):
+            for data in self._paced(response):
                 if skip >= len(data):
                     skip -= len(data)
                     continue
@@ -126,13 +155,69 @@ class Registry:
         finally:
             response.close()
 
+    def _paced(self, response: BaseHTTPResponse) -> Iterator[bytes]:
+        """A body as it comes, as long as it does not come too slowly. Raises what `_cuts` has."""
+        self._coming.add(response)
+        try:
+            waited, came = 0.0, 0
+            while not self.given_up.is_set():
+                before = monotonic()
+                data = response.read1(_CHUNK, decode_content=False)
+                waited, came = waited + monotonic() - before, came + len(data)
+                if not data:
+                    return
+                if waited > READ:
+                    if came < SLOWEST * READ:
+                        raise TimeoutError(f"only {came} bytes came in {waited:.0f} s")
+                    waited, came = 0.0, 0
+                yield data
+        finally:
+            self._coming.discard(response)
+
+    def document(self, response: BaseHTTPResponse, what: str) -> bytes:
+        """A whole body that is not too long. Raises Invalid, Error."""
+        data = b""
+        try:
+            for piece in self._paced(response):
+                data += piece
+                if len(data) > DOCUMENT_MOST:
+                    raise Invalid(what, f"the answer is larger than {DOCUMENT_MOST >> 20} MiB")
+        except _cuts() as error:
+            raise Error(what, cause(error) or f"the connection ended after {len(data)} bytes") from None
+        finally:
+            response.close() if len(data) > DOCUMENT_MOST else response.release_conn()
+        return data
+
+    def drop(self, response: BaseHTTPResponse) -> None:
+        """Pass over a body, so that its connection can be used again; one without end is not worth it."""
+        total = 0
+        try:
+            for piece in self._paced(response):
+                total += len(piece)
+                if total > _DROP_MOST:
+                    response.close()
+                    return
+            response.release_conn()
+        except _cuts():
+            response.close()
+
     # -- how
 
-    def _ask(self, method: str, path: str, what: str, headers: dict[str, str] | None = None) -> BaseHTTPResponse:
-        """An answer that is one; 401 is answered with who we are, what is busy is asked again. Raises Error."""
+    def ask(
+        self, method: str, path: str, what: str, headers: dict[str, str] | None = None, body: Body | None = None
+    ) -> BaseHTTPResponse:
+        """An answer that is one; 401 is answered with who we are, what is busy is asked again. Raises Error.
+
+        path: or an address that `located` gave. body: called for each try; what was cut in it is not sent again.
+        """
         asked, waited = False, 0.0
         for tries in range(1, 100):
-            response, own = self._follow(method, path, what, headers or {})
+            try:
+                response, own = self._follow(method, path, what, headers or {}, body)
+            except Unreachable as error:
+                if body or not error.cut or tries >= _CUTS or self.given_up.wait(_pause("", tries)):
+                    raise
+                continue
             if response.status < 400:
                 return response
             if response.status == 401 and own and not asked:  # of another host, nobody has to know who we are
@@ -142,42 +227,71 @@ class Registry:
             if response.status in _AGAIN and tries < _TRIES + (response.status == 429) * 5:
                 pause = _pause(response.headers.get("Retry-After", ""), tries)
                 if waited + pause <= _PATIENCE:
-                    response.drain_conn()
+                    self.drop(response)
                     waited += pause
-                    _wait(pause)
-                    continue
+                    if not self.given_up.wait(pause):
+                        continue
             raise self._refused(response, what)
         raise AssertionError
 
-    def _follow(self, method: str, path: str, what: str, headers: dict[str, str]) -> tuple[BaseHTTPResponse, bool]:
+    def located(self, place: str, path: str, what: str) -> str:
+        """The address that an answer to `path` names. Raises Invalid for one that is not safe."""
+        from urllib.parse import urljoin, urlsplit
+
+        try:
+            target = urljoin(f"{self._scheme}://{self.endpoint.host}{path}", place)
+            new = urlsplit(target)
+        except ValueError:
+            raise Invalid(what, f"{self.where} names {shown(place)}, which is no address") from None
+        if new.scheme not in ("https", "http") or (new.scheme, self._scheme) == ("http", "https") or "@" in new.netloc:
+            raise Invalid(what, f"{self.where} names {shown(target)}, which is not safe")
+        return target
+
+    def _is_own(self, url: str) -> bool:
+        """Whether an address is the registry's, by the scheme that it is spoken to with."""
+        from urllib.parse import urlsplit
+
+        new = urlsplit(url)
+        return (new.scheme, new.netloc) == (self._scheme, self.endpoint.host)
+
+    def _follow(
+        self, method: str, path: str, what: str, headers: dict[str, str], body: Body | None
+    ) -> tuple[BaseHTTPResponse, bool]:
         """One answer, redirects followed, and whether it is the registry's own; to another host, or from TLS to none,
         credentials do not go along."""
         from urllib.parse import urljoin, urlsplit
 
-        response = self._first(method, path, what, headers)
-        origin = url = f"{self._scheme}://{self.endpoint.host}{path}"
-        same = True
+        same = path.startswith("/") or self._is_own(path)
+        if path.startswith("/"):
+            response = self._first(method, path, what, headers, body)
+            url = f"{self._scheme}://{self.endpoint.host}{path}"
+        else:
+            response, url = self._send(method, path, what, headers, same, body), path
         for _ in range(_REDIRECTS):
             if response.status not in (301, 302, 303, 307, 308):
                 return response, same
-            target = urljoin(url, response.headers.get("Location", ""))
-            old, new = urlsplit(url), urlsplit(target)
+            location = response.headers.get("Location", "")
+            self.drop(response)
+            try:
+                target = urljoin(url, location)
+                old, new = urlsplit(url), urlsplit(target)
+            except ValueError:
+                raise Invalid(what, f"{self.where} redirects to {shown(location)}, which is no address") from None
             if new.scheme not in ("https", "http") or (new.scheme == "http" and old.scheme == "https"):
-                raise Invalid(what, f"{self.where} redirects to {_shown(target)}, which is not safe")
-            response.drain_conn()
-            same = (new.scheme, new.netloc) == (urlsplit(origin).scheme, urlsplit(origin).netloc)
-            url = target
-            response = self._send(method, url, what, headers, same)
+                raise Invalid(what, f"{self.where} redirects to {shown(target)}, which is not safe")
+            url, same = target, self._is_own(target)
+            response = self._send(method, url, what, headers, same, body)
+        self.drop(response)
         raise Invalid(what, f"{self.where} redirects more than {_REDIRECTS} times")
 
-    def _first(self, method: str, path: str, what: str, headers: dict[str, str]) -> BaseHTTPResponse:
+    def _first(self, method: str, path: str, what: str, headers: dict[str, str], body: Body | None) -> BaseHTTPResponse:
         """The first answer settles whether the registry speaks TLS, where it may be without."""
         if self._scheme:
-            return self._send(method, f"{self._scheme}://{self.endpoint.host}{path}", what, headers, True)
+            return self._send(method, f"{self._scheme}://{self.endpoint.host}{path}", what, headers, True, body)
         problem: Error | None = None
         for scheme in self.endpoint.schemes:
             try:
-                found = self._send(method, f"{scheme}://{self.endpoint.host}{path}", what, headers, True)
+                found = self._send(method, f"{scheme}://{self.endpoint.host}{path}", what, headers, True, body)
             except Error as error:
                 problem = error if problem is None or scheme == "http" else problem
                 continue
@@ -186,7 +300,9 @@ class Registry:
         assert problem is not None
         raise problem
 
-    def _send(self, method: str, url: str, what: str, headers: dict[str, str], own: bool) -> BaseHTTPResponse:
+    def _send(
+        self, method: str, url: str, what: str, headers: dict[str, str], own: bool, body: Body | None
+    ) -> BaseHTTPResponse:
         from urllib3.exceptions import HTTPError
 
         from cloche.version import VERSION
@@ -195,28 +311,37 @@ class Registry:
         if own and self._authorization:
             sent["Authorization"] = self._authorization
         try:
-            return self._pool.request(method, url, headers=sent, redirect=False, preload_content=False, retries=False)
+            data = body() if body else None
+            return self._pool.request(
+                method, url, data, headers=sent, redirect=False, preload_content=False, retries=False
+            )
         except HTTPError as error:
             hint = "is the name right, and can this host reach it?"
             if "certificate" in str(error).lower() and not self.endpoint.insecure:
-                from cloche.image.registries import config_path
+                from cloche.settings import config_path
 
                 hint = f'trust its authority (SSL_CERT_FILE), or say [registry."{self.where}"] insecure = true in '
                 hint += config_path()
-            raise Error(what, f"{self.where}: {_cause(error)}", hint) from None
+            unreachable = Unreachable(what, f"{self.where}: {cause(error)}", hint)
+            unreachable.cut = any(isinstance(each, ConnectionError) for each in error.args)
+            raise unreachable from None
         except ValueError as error:  # a location that is none
-            raise Invalid(what, f"{_shown(url)}: {_shown(str(error))}") from None
+            raise Invalid(what, f"{shown(url)}: {shown(str(error))}") from None
 
     def _refused(self, response: BaseHTTPResponse, what: str) -> Error:
         """The error that an answer is."""
         status = response.status
         try:
-            data = _document(response, what)
+            data = self.document(response, what)
         except Error:
             data = b""
-        code, said = _complaint(data)
+        code, said = complaint(data)
         if status == 429:
-            return Error(what, f"too many requests{': ' + said if said else ''}", "wait, or log in: cloche login")
+            wanted = response.headers.get("Retry-After", "")
+            pause = f"; it wants to be asked again in {_pause(wanted, 0):.0f} s" if wanted else ""
+            return Error(
+                what, f"too many requests{': ' + said if said else ''}{pause}", "wait, or log in: cloche login"
+            )
         if status in (401, 403):
             return Denied(what, f"access denied{': ' + said if said else ''}", f"log in: cloche login {self.where}")
         if status == 404:
@@ -228,7 +353,7 @@ class Registry:
     def _authorize(self, response: BaseHTTPResponse, what: str) -> str:
         """The Authorization header that the registry wants. Raises Denied, Error."""
         header = ", ".join(response.headers.getlist("WWW-Authenticate"))
-        response.drain_conn()
+        self.drop(response)
         offered = {challenge.scheme: challenge for challenge in challenges(header)}
         if "bearer" in offered:
             return "Bearer " + self._token(offered["bearer"].get("realm"), offered["bearer"].get("service"), what)
@@ -245,17 +370,22 @@ class Registry:
 
         from urllib3.exceptions import HTTPError
 
-        place = urlsplit(realm)
+        try:
+            place = urlsplit(realm)
+        except ValueError:
+            raise Invalid(what, f"{self.where} sends for a token to {shown(realm)}, which is no address") from None
         plain_ok = self._scheme == "http" and (is_loopback(place.netloc) or place.netloc == self.endpoint.host)
         if place.scheme != "https" and not (place.scheme == "http" and plain_ok):
-            raise Invalid(what, f"{self.where} sends for a token to {_shown(realm)}, which is not safe")
+            raise Invalid(what, f"{self.where} sends for a token to {shown(realm)}, which is not safe")
         scope = f"repository:{self.repository}:{self._actions}" if self.repository else ""
         headers, known = {}, self._credentials
-        fields = [("service", service)] * bool(service) + [("scope", scope)] * bool(scope)
+        scopes = [scope] * bool(scope) + [f"repository:{self.beside}:pull"] * bool(self.beside)
+        fields = [("service", service)] * bool(service) + [("scope", each) for each in scopes]
         try:
             if known.token:
                 form = [
-                    *fields,
+                    *(field for field in fields if field[0] != "scope"),
+                    *[("scope", " ".join(scopes))] * bool(scopes),
                     ("grant_type", "refresh_token"),
                     ("refresh_token", known.token),
                     ("client_id", "cloche"),
@@ -279,19 +409,19 @@ class Registry:
                     "GET", url, headers=headers, redirect=False, preload_content=False, retries=False
                 )
         except HTTPError as error:
-            raise Error(what, f"the token server {_shown(place.netloc)}: {_cause(error)}") from None
+            raise Error(what, f"the token server {shown(place.netloc)}: {cause(error)}") from None
         if answer.status != 200:
-            said = _complaint(_document(answer, what))[1]
+            said = complaint(self.document(answer, what))[1]
             if answer.status in (401, 403):
                 raise Denied(what, f"access denied{': ' + said if said else ''}", f"log in: cloche login {self.where}")
-            raise Error(what, f"the token server {_shown(place.netloc)} answered {answer.status}")
+            raise Error(what, f"the token server {shown(place.netloc)} answered {answer.status}")
         try:
-            found = loads(_document(answer, what))
+            found = loads(self.document(answer, what))
             token = found.get("token") or found["access_token"]
             if not isinstance(token, str) or not token.isascii() or not token.isprintable() or len(token) > 1 << 16:
                 raise ValueError
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise Invalid(what, f"the token server {_shown(place.netloc)} gave no token") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise Invalid(what, f"the token server {shown(place.netloc)} gave no token") from None
         return token
 
 
@@ -314,66 +444,16 @@ def _cuts() -> tuple[type[Exception], ...]:
     return (HTTPError, ConnectionError, TimeoutError)
 
 
-def _cause(error: Exception) -> str:
-    """What a person can use of an exception of urllib3's."""
-    from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError, ReadTimeoutError
-
-    inner = getattr(error, "reason", None) or error
-    if isinstance(inner, NameResolutionError):
-        return "there is no host of this name"
-    if isinstance(inner, ConnectTimeoutError) and not isinstance(inner, NewConnectionError):
-        return f"no connection within {CONNECT:g} s"
-    if isinstance(inner, ReadTimeoutError):
-        return f"no answer within {READ:g} s"
-    text = str(inner)
-    if "Errno" in text and "]" in text:
-        text = text.partition("]")[2].strip()
-    return _shown(text.rpartition(": ")[2] if text.startswith("<") or "object at 0x" in text else text)
-
-
-def _shown(text: str) -> str:
-    """A stranger's words: short, and without what a terminal would obey."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:300])
-
-
-def _document(response: BaseHTTPResponse, what: str) -> bytes:
-    """A whole body that is not too long. Raises Invalid, Error."""
-    data = b""
-    try:
-        for piece in response.stream(1 << 16, decode_content=False):
-            data += piece
-            if len(data) > DOCUMENT_MOST:
-                raise Invalid(what, f"the answer is larger than {DOCUMENT_MOST >> 20} MiB")
-    except _cuts() as error:
-        raise Error(what, _cause(error)) from None
-    finally:
-        response.close() if len(data) > DOCUMENT_MOST else response.release_conn()
-    return data
-
-
-def _complaint(data: bytes) -> tuple[str, str]:
-    """Code and message of a registry's error; empty where it says none."""
-    from json import loads
-
-    try:
-        first = loads(data)["errors"][0]
-        return _shown(str(first.get("code", ""))).lower().replace("_", " "), _shown(str(first.get("message", "")))
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-        try:
-            found = loads(data)
-            return "", _shown(str(found.get("details") or found.get("message") or ""))
-        except (ValueError, AttributeError, RecursionError):
-            return "", ""
-
-
 def _pause(asked: str, tries: int) -> float:
-    """Seconds to wait: as many as the server says, or longer each time."""
+    """Seconds to wait: as many as the server says, or until when it says, or longer each time."""
     if asked.isascii() and asked.isdigit():
-        return float(min(int(asked), 1 << 20))
+        return float(asked) if len(asked) < 7 else float(1 << 20)
+    if asked:
+        from email.utils import parsedate_to_datetime
+        from time import time
+
+        try:
+            return min(max(0.0, parsedate_to_datetime(asked).timestamp() - time()), float(1 << 20))
+        except (ValueError, OverflowError):
+            pass  # nonsense is as if nothing had been said
     return float(0.25 * 2**tries)
-
-
-def _wait(seconds: float) -> None:
-    from threading import Event
-
-    Event().wait(seconds)

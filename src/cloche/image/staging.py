@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import closing
 from itertools import count
 
 from cloche.errors import Error, Invalid, Unsupported
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO, Self
 
     from cloche.image.store import Image
+    from cloche.storage.ahead import Arriving
 
 
 class StagedLayer(Value):
@@ -108,9 +110,16 @@ class Staging:
         """Keep a stream, to its end. Raises Invalid (another digest or size than announced), Error."""
         return self.keep(pieces(source), digest, size)
 
-    def keep(self, chunks: Iterable[bytes | memoryview], digest: str = "", size: int | None = None) -> Blob:
-        """Keep what comes in chunks. Raises as `blob`."""
+    def keep(
+        self,
+        chunks: Iterable[bytes | memoryview],
+        digest: str = "",
+        size: int | None = None,
+        arriving: Arriving | None = None,
+    ) -> Blob:
+        """Keep what comes in chunks; who has `arriving` may read it meanwhile. Raises as `blob`."""
         path = self._next("blobs")
+        chunks = arriving.watched(chunks, path) if arriving else chunks
         try:
             found = write(chunks, path, digest, size, self._limits.bytes)
         except OSError as e:
@@ -138,10 +147,13 @@ class Staging:
 
     # Layers
 
-    def layer(self, below: Sequence[StagedLayer], blob: str, diff_id: str = "") -> StagedLayer:
+    def layer(
+        self, below: Sequence[StagedLayer], blob: str, diff_id: str = "", arriving: Arriving | None = None
+    ) -> StagedLayer:
         """The layer that content makes on top of `below`, bottom first; unpacked unless it is there already.
 
-        diff_id: the digest of its plain tar, empty for any. Raises Invalid, Unsupported, Error.
+        diff_id: the digest of its plain tar, empty for any. arriving: the content, of which nobody knows yet whether it
+        is what was announced: then what it makes is not to be used. Raises Invalid, Unsupported, Error.
         """
         found = diff_id and self._known([*(layer.diff_id for layer in below), diff_id], blob)
         if found:
@@ -151,7 +163,7 @@ class Staging:
             os.mkdir(place, 0o700)
         except OSError as e:
             raise Error("unpack a layer", e.errno or "") from None
-        with self.open(blob) as source:
+        with closing(arriving or self.open(blob)) as source:
             lower = [layer.folder for layer in reversed(below)]
             what = f"unpack the layer {(diff_id or blob)[:19]}"
             unpacked = unpack(source, place + "/diff", lower, diff_id, self._limits, what)
@@ -163,9 +175,16 @@ class Staging:
         self._layers[chain] = layer
         return layer
 
-    def is_there(self, diff_ids: Sequence[str]) -> bool:
-        """Whether the layer that these make, bottom first, need not be fetched."""
-        return self._known(list(diff_ids), "") is not None
+    def blobs_of(self, image: str) -> tuple[str, ...]:
+        """What the layers of an image that is there are kept as. Raises NotFound."""
+        from cloche.image.store import ImageStore
+
+        return ImageStore(self._root, self._db).documents(image).blobs
+
+    def is_there(self, diff_ids: Sequence[str], blob: str) -> bool:
+        """Whether the layer that these make, bottom first, need not be fetched: it is here, and so is `blob`, without
+        which the image could not leave as it came."""
+        return self._known(list(diff_ids), blob) is not None and self._content.has(blob)
 
     def _known(self, diff_ids: list[str], blob: str) -> StagedLayer | None:
         chain = chain_ids(diff_ids)[-1]
@@ -206,7 +225,7 @@ class Staging:
             tuple(layer.chain for layer in layers),
             tuple(layer.blob for layer in layers),
             sum(layer.size for layer in layers),
-            _nanoseconds(read.created),
+            nanoseconds(read.created),
             (*(before.references if before else ()), *keys),
         )
         return ident
@@ -233,7 +252,7 @@ class Staging:
             with Transaction(self._db):
                 chains = [chain for image in self._images.values() for chain in image.layers]
                 numbers = {chain: self._place(chain, placed) for chain in chains}
-                for blob in {blob for image in self._images.values() if self._is_new(image) for blob in image.blobs}:
+                for blob in {blob for image in self._images.values() if self._takes(image) for blob in image.blobs}:
                     if blob in self._blobs:
                         self._content.place(self._blobs[blob], blob)
                 for folder in (self._root + "/layers", self._content.folder):
@@ -275,14 +294,22 @@ class Staging:
         placed.append(folder)
         return number
 
-    def _is_new(self, image: _StagedImage) -> bool:
-        """One that is there keeps its blobs, though these may be the same layers compressed otherwise."""
+    def _takes(self, image: _StagedImage) -> bool:
+        """Whether its manifest and blobs are kept: one that is there has its own, which may be the same layers
+        compressed otherwise; what comes from a registry is kept in its place, to leave as it came."""
+        if any("@" in name for name in image.references):
+            return True
         return self._db.execute("SELECT 1 FROM images WHERE id = ?", (image.id,)).fetchone() is None
 
     def _write(self, image: _StagedImage, numbers: dict[str, int]) -> None:
-        layers = " ".join(str(numbers[chain]) for chain in image.layers)
-        values = (image.id, image.config, image.manifest, layers, " ".join(image.blobs), image.size, image.created)
-        self._db.execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        layers, blobs = " ".join(str(numbers[chain]) for chain in image.layers), " ".join(image.blobs)
+        if self._takes(image):
+            values = (image.id, image.config, image.manifest, layers, blobs, image.size, image.created)
+            self._db.execute(
+                "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET manifest = excluded.manifest, blobs = excluded.blobs",
+                values,
+            )
         self._db.executemany("INSERT OR REPLACE INTO tags VALUES (?, ?)", [(r, image.id) for r in image.references])
 
 
@@ -297,7 +324,7 @@ def lock(root: str, kind: int) -> int:
     return fd
 
 
-def _nanoseconds(text: str) -> int:
+def nanoseconds(text: str) -> int:
     """Since 1970, of a time like 2015-10-31T22:22:56.015925234Z (RFC 3339); 0 where it is none."""
     from datetime import UTC, datetime
 

@@ -58,6 +58,14 @@ class Image(Value):
     created: int
 
 
+class Documents(Value):
+    """What an image was made of. blobs: digests of its layers as they are kept, bottom first."""
+
+    config: bytes
+    manifest: bytes
+    blobs: tuple[str, ...]
+
+
 class Use(Value):
     """A container that exists. image: its image's id; layers: what its root stands on, kept although the image may
     go."""
@@ -108,10 +116,20 @@ class ImageStore:
 
     def manifest(self, image_id: str) -> bytes:
         """The manifest of an image, byte for byte. Raises NotFound."""
-        row = self.db.execute("SELECT manifest FROM images WHERE id = ?", (image_id,)).fetchone()
+        return self.documents(image_id).manifest
+
+    def documents(self, image_id: str) -> Documents:
+        """The documents of an image, byte for byte. Raises NotFound."""
+        row = self.db.execute("SELECT config, manifest, blobs FROM images WHERE id = ?", (image_id,)).fetchone()
         if row is None:
             raise NotFound(f"No such image: {image_id}")
-        return bytes(row[0].encode())
+        return Documents(row[0].encode(), row[1].encode(), tuple(row[2].split()))
+
+    def note_digest(self, image_id: str, reference: Reference) -> None:
+        """A registry has the image under this name, which has a digest. Raises Error."""
+        with Transaction(self.db):
+            if self.db.execute("SELECT 1 FROM images WHERE id = ?", (image_id,)).fetchone():
+                self.db.execute("INSERT OR REPLACE INTO tags VALUES (?, ?)", (reference.key, image_id))
 
     def tag(self, source: str, target: str) -> Image:
         """Give the image `source` one more name; taken from the image that had it. Raises NotFound, Conflict,

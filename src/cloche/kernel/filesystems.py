@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from errno import EINVAL, ENOSYS, ESPIPE
 
 _FSOPEN = 430  # the same on every architecture
 _FSOPEN_CLOEXEC = 1
@@ -15,6 +16,23 @@ def syncfs(fd: int) -> None:
     from cloche.kernel.libc import check, declare
 
     check(declare("syncfs", c_int)(fd), "syncfs")
+
+
+def begin_writing(fd: int) -> None:
+    """sync_file_range(2) with SYNC_FILE_RANGE_WRITE: the disk begins with what was written to the file so far, and what
+    a syncfs(2) will wait for is less. Nothing is promised by it, so a file system that does not have it is left alone.
+
+    Raises OSError (EIO, ENOSPC): what a sync would find too.
+    """
+    from ctypes import c_int, c_int64, c_uint
+
+    from cloche.kernel.libc import check, declare
+
+    try:
+        check(declare("sync_file_range", c_int, c_int64, c_int64, c_uint)(fd, 0, 0, 2), "sync_file_range")
+    except OSError as error:
+        if error.errno not in (EINVAL, ENOSYS, ESPIPE):
+            raise
 
 
 def probe(name: str) -> None:

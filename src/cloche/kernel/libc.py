@@ -36,7 +36,14 @@ setns_ = declare("setns", c_int, c_int)
 sethostname_ = declare("sethostname", c_char_p, c_ulong)
 
 # unistd.h of x86_64; from pidfd_send_signal (424) on, the numbers are the same on every architecture
-_NUMBERS = {"pivot_root": (155, 41), "capget": (125, 90), "capset": (126, 91), "bpf": (321, 280), "keyctl": (250, 219)}
+_NUMBERS = {
+    "pivot_root": (155, 41),
+    "capget": (125, 90),
+    "capset": (126, 91),
+    "bpf": (321, 280),
+    "keyctl": (250, 219),
+    "renameat2": (316, 276),
+}
 
 
 def number(name: str) -> int:

@@ -57,12 +57,13 @@ class MountOptions(Value):
     recursive: bool = False
     propagation: int = 0
     data: tuple[str, ...] = ()
+    idmap: bool = False
 
 
 def mount_options(names: tuple[str, ...]) -> MountOptions:
     """Sort the option strings of mount(8) and of the runtime spec. What is no known flag is the file system's own."""
     on = off = every = propagation = 0
-    bind = recursive = False
+    bind = recursive = mapped = False
     data = []
     for name in names:
         if name in _ATTRIBUTES:
@@ -74,9 +75,11 @@ def mount_options(names: tuple[str, ...]) -> MountOptions:
             propagation = _PROPAGATIONS[name]
         elif name in ("bind", "rbind"):
             bind, recursive = True, name == "rbind"
+        elif name == "idmap":
+            mapped = True
         elif name not in ("defaults", ""):
             data.append(name)
-    return MountOptions(on, off, every, bind, recursive, propagation, tuple(data))
+    return MountOptions(on, off, every, bind, recursive, propagation, tuple(data), mapped)
 
 
 def attribute_names(attributes: int) -> str:

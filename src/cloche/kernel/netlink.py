@@ -105,11 +105,17 @@ class Netlink:
 
         made = cls.__new__(cls)
         made._socket = _socket.socket(fileno=fd)
-        made._sequence = 0
+        made._begin()
         return made
 
-    def _prepare(self) -> None:
+    def _begin(self) -> None:
+        from _thread import allocate_lock
+
         self._sequence = 0
+        self._asking = allocate_lock()  # several threads may ask by the one that is shared
+
+    def _prepare(self) -> None:
+        self._begin()
         for option in (_EXT_ACK, _CAP_ACK):
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
 
@@ -138,6 +144,10 @@ class Netlink:
 
         Raises Refused for the first that the kernel did not do; the others have been done or not, as its kind says.
         """
+        with self._asking:
+            return self._ask(messages)
+
+    def _ask(self, messages: tuple[Message, ...]) -> list[bytes]:
         first = self._sequence + 1
         self._sequence += len(messages)
         self._socket.send(frame(messages, first))

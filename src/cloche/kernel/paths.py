@@ -41,3 +41,10 @@ def openat2(dirfd: int, path: str | bytes, flags: int, mode: int = 0, resolve: i
         except BlockingIOError:
             continue
     return syscall(_OPENAT2, dirfd, name, how, len(how), what=os.fsdecode(name))
+
+
+def rename_new(source: int, old: str, target: int, new: str) -> None:
+    """renameat2(2) with RENAME_NOREPLACE. Raises OSError; FileExistsError when there is something of the new name."""
+    from cloche.kernel.libc import number, syscall
+
+    syscall(number("renameat2"), source, os.fsencode(old), target, os.fsencode(new), 1, what=old)

@@ -168,20 +168,10 @@ def inside(namespace: int, settings: tuple[tuple[str, str], ...] = ()) -> Netlin
     This thread enters it for a moment, and writes `settings` below /proc/sys/net meanwhile, which are of the namespace
     of who looks; a thread that cannot come back ends the process. Raises OSError.
     """
-    from cloche.kernel.namespaces import NEWNET, setns
+    from cloche.kernel.namespaces import Visit
 
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        setns(namespace, NEWNET)
-        try:
-            for key, value in settings:
-                with open("/proc/sys/net/" + key, "wb", 0) as file:
-                    file.write(value.encode())
-            return Netlink(ROUTE)
-        finally:
-            try:
-                setns(home, NEWNET)
-            except OSError:
-                os._exit(70)  # what it would do next, it would do to a container's network
-    finally:
-        os.close(home)
+    with Visit(namespace):
+        for key, value in settings:
+            with open("/proc/sys/net/" + key, "wb", 0) as file:
+                file.write(value.encode())
+        return Netlink(ROUTE)

@@ -39,9 +39,12 @@ def read(packet: bytes) -> Query | None:
     """The question of a packet; None when it is none that can be answered."""
     from dnslib import QTYPE, DNSError, DNSRecord
 
+    # a question has no answers with it, and at most EDNS and a signature: names that point at names end soon
+    if len(packet) < 12 or packet[4:10] != b"\0\1\0\0\0\0" or packet[10:12] > b"\0\2":
+        return None
     try:
         record = DNSRecord.parse(packet)
-    except (DNSError, ValueError, IndexError):
+    except (DNSError, ValueError, IndexError, RecursionError):
         return None
     if record.header.qr or record.header.opcode != 0 or len(record.questions) != 1:
         return None

@@ -61,7 +61,7 @@ class Process(Value):
 
 class Mount(Value):
     """mounts[]: options are those of mount(8). `pid` (with its start time): the source is that process's, not the
-    host's."""
+    host's. below: a path in the source that must not lead out of it."""
 
     destination: str
     type: str = ""
@@ -69,6 +69,7 @@ class Mount(Value):
     options: tuple[str, ...] = ()
     pid: int = 0
     start_time: int = 0
+    below: str = ""
 
 
 class Namespace(Value):
@@ -90,7 +91,8 @@ class IdMapping(Value):
 
 
 class Device(Value):
-    """linux.devices[]: a node to make. `type` is c, b, u or p."""
+    """linux.devices[]: a node to make. `type` is c, b, u or p. source: the host's, where it has another path (for a
+    user namespace, in which none can be made)."""
 
     path: str
     type: str
@@ -99,6 +101,7 @@ class Device(Value):
     mode: int = 0o666
     uid: int = 0
     gid: int = 0
+    source: str = ""
 
 
 class DeviceRule(Value):
@@ -109,6 +112,15 @@ class DeviceRule(Value):
     major: int = -1
     minor: int = -1
     access: str = "rwm"
+
+
+class DeviceRate(Value):
+    """linux.resources.blockIO: of one device. kind: weight, read_bps, write_bps, read_iops, write_iops."""
+
+    kind: str
+    major: int
+    minor: int
+    rate: int
 
 
 class Resources(Value):
@@ -125,6 +137,12 @@ class Resources(Value):
     cpuset_mems: str = ""
     pids_limit: int | None = None
     devices: tuple[DeviceRule, ...] = ()
+    cpu_rt_period: int | None = None
+    cpu_rt_runtime: int | None = None
+    swappiness: int | None = None
+    oom_kill_disable: bool = False
+    blkio_weight: int | None = None  # 10 to 1000
+    rates: tuple[DeviceRate, ...] = ()
 
 
 class Spec(Value):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cloche.errors import Unsupported
 from cloche.oci.runtime import DeviceRule
+from cloche.plan.blkio import v1_block, v2_block
 from cloche.step.base import Act, Ref
 from cloche.step.cgroup import FilterDevices, JoinCgroup, LimitCgroup, MakeCgroup, OpenForJoining
 from cloche.step.devices import v1_line, v2_program
@@ -11,6 +12,7 @@ from cloche.step.devices import v1_line, v2_program
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.oci.runtime import Resources
+    from cloche.plan.blkio import Limit
     from cloche.step.host import Host
 
 # the nodes that every container has, ptys, and making any node (opening it is another matter)
@@ -28,24 +30,28 @@ ALWAYS = (
 )
 
 
-def _v1_limits(wanted: Resources) -> list[tuple[str, str, str]]:
-    """(controller, file, content), in an order that the kernel takes: memory before memory and swap."""
-    limits: list[tuple[str, str, str]] = []
+def _v1_limits(wanted: Resources) -> list[Limit]:
+    """In an order that the kernel takes: memory before memory and swap, a period before what is a part of it."""
+    limits: list[Limit] = []
 
     def add(controller: str, file: str, value: int | str | None) -> None:
         if value not in (None, ""):
-            limits.append((controller, file, str(value)))
+            limits.append((controller, ((file, str(value)),)))
 
     add("memory", "memory.limit_in_bytes", wanted.memory_limit)
     add("memory", "memory.memsw.limit_in_bytes", wanted.memory_swap)
     add("memory", "memory.soft_limit_in_bytes", wanted.memory_reservation)
+    add("memory", "memory.swappiness", wanted.swappiness)
+    add("memory", "memory.oom_control", 1 if wanted.oom_kill_disable else None)
+    add("cpu", "cpu.rt_period_us", wanted.cpu_rt_period)
+    add("cpu", "cpu.rt_runtime_us", wanted.cpu_rt_runtime)
     add("cpu", "cpu.shares", wanted.cpu_shares)
     add("cpu", "cpu.cfs_period_us", wanted.cpu_period)
     add("cpu", "cpu.cfs_quota_us", wanted.cpu_quota)
     add("cpuset", "cpuset.cpus", wanted.cpuset_cpus)
     add("cpuset", "cpuset.mems", wanted.cpuset_mems)
     add("pids", "pids.max", "max" if wanted.pids_limit is not None and wanted.pids_limit <= 0 else wanted.pids_limit)
-    return limits
+    return limits + v1_block(wanted)
 
 
 def shares_to_weight(shares: int) -> int:
@@ -53,31 +59,43 @@ def shares_to_weight(shares: int) -> int:
     return 1 + ((min(max(shares, 2), 262144) - 2) * 9999) // 262142
 
 
-def _v2_limits(wanted: Resources) -> list[tuple[str, str, str]]:
-    limits: list[tuple[str, str, str]] = []
+def _only_v1(wanted: Resources) -> None:
+    for value, what in (
+        (wanted.swappiness, "swappiness of one container"),
+        (wanted.oom_kill_disable or None, "way to switch off the OOM killer"),
+        (wanted.cpu_rt_period, "CPU real-time period"),
+        (wanted.cpu_rt_runtime, "CPU real-time runtime"),
+    ):
+        if value is not None:
+            raise Unsupported("limit the container", f"cgroup v2 has no {what}", "run without this limit")
+
+
+def _v2_limits(wanted: Resources) -> list[Limit]:
+    _only_v1(wanted)
+    found: list[tuple[str, str, str]] = []
 
     def size(value: int) -> str:
         return "max" if value < 0 else str(value)
 
     if wanted.memory_limit is not None:
-        limits.append(("memory", "memory.max", size(wanted.memory_limit)))
+        found.append(("memory", "memory.max", size(wanted.memory_limit)))
     if wanted.memory_swap is not None:
         swap = wanted.memory_swap if wanted.memory_swap < 0 else wanted.memory_swap - max(wanted.memory_limit or 0, 0)
-        limits.append(("memory", "memory.swap.max", size(swap)))
+        found.append(("memory", "memory.swap.max", size(swap)))
     if wanted.memory_reservation is not None:
-        limits.append(("memory", "memory.low", size(wanted.memory_reservation)))
+        found.append(("memory", "memory.low", size(wanted.memory_reservation)))
     if wanted.cpu_shares:
-        limits.append(("cpu", "cpu.weight", str(shares_to_weight(wanted.cpu_shares))))
+        found.append(("cpu", "cpu.weight", str(shares_to_weight(wanted.cpu_shares))))
     if wanted.cpu_quota is not None or wanted.cpu_period is not None:
         quota = wanted.cpu_quota if wanted.cpu_quota is not None else -1
-        limits.append(("cpu", "cpu.max", f"{size(quota)} {wanted.cpu_period or 100000}"))
+        found.append(("cpu", "cpu.max", f"{size(quota)} {wanted.cpu_period or 100000}"))
     if wanted.cpuset_cpus:
-        limits.append(("cpuset", "cpuset.cpus", wanted.cpuset_cpus))
+        found.append(("cpuset", "cpuset.cpus", wanted.cpuset_cpus))
     if wanted.cpuset_mems:
-        limits.append(("cpuset", "cpuset.mems", wanted.cpuset_mems))
+        found.append(("cpuset", "cpuset.mems", wanted.cpuset_mems))
     if wanted.pids_limit is not None:
-        limits.append(("pids", "pids.max", "max" if wanted.pids_limit <= 0 else str(wanted.pids_limit)))
-    return limits
+        found.append(("pids", "pids.max", "max" if wanted.pids_limit <= 0 else str(wanted.pids_limit)))
+    return [(controller, ((file, content),)) for controller, file, content in found] + v2_block(wanted)
 
 
 def _missing(host: Host, controller: str, file: str, content: str) -> Unsupported:
@@ -97,12 +115,13 @@ def limits(path: str, wanted: Resources, host: Host) -> list[LimitCgroup]:
     """The limits as steps, in an order that a new group takes. Raises Unsupported."""
     where = directories(path, host)
     steps = []
-    for controller, file, content in (_v2_limits if host.cgroups.version == 2 else _v1_limits)(wanted):
+    for controller, ((file, content), *others) in (_v2_limits if host.cgroups.version == 2 else _v1_limits)(wanted):
         if controller not in where:
             raise _missing(host, controller, file, content)
         if file.startswith("memory.memsw") and not host.swap_accounting:
             continue  # the kernel was started without swap accounting: memory itself is limited, as docker does
-        steps.append(LimitCgroup(f"{where[controller]}/{file}", content))
+        otherwise = tuple((f"{where[controller]}/{name}", text) for name, text in others)
+        steps.append(LimitCgroup(f"{where[controller]}/{file}", content, otherwise))
     return steps
 
 

@@ -186,7 +186,9 @@ def plan(bundle: Bundle, host: Host) -> Plan:
     flags, joined = _namespaces(spec)
     userns = bool(flags & KINDS["user"][0])
     opening, joining, cgroup = cgroups.join(spec.cgroups_path, host, "init", userns)
-    trees, attaching = mounts.mounts(bundle, host)
+    trees, mapped, attaching = mounts.mounts(bundle, host, USERNS)
+    if mapped and not userns:
+        raise Invalid("mount with the option idmap", "the container has no user namespace", "--userns auto")
     nodes, making = mounts.devices(spec.devices, userns)
     if userns:
         shifting, bundle = _in_user_namespace(bundle)
@@ -211,6 +213,7 @@ def plan(bundle: Bundle, host: Host) -> Plan:
             *trees,
             *nodes,
             *shifting,
+            *mapped,
             *_stage(flags, joined, userns, cgroup),
             # while init is at work; not before it is known, for who fails then must be able to end it
             *(Act("host", step) for step in (*bundle.network.shared, *bundle.network.own)),
@@ -218,7 +221,7 @@ def plan(bundle: Bundle, host: Host) -> Plan:
             *([Act("init", Unshare(KINDS["cgroup"][0]))] if flags & KINDS["cgroup"][0] else ()),
             *([Act("init", SetNamespace(Ref("ns.cgroup"), "cgroup"))] if "cgroup" in joined else ()),
             Act("init", NewSession()),
-            Act("init", NewKeyring("_cloche." + bundle.id)),
+            Act("init", NewKeyring()),
             *entering,
             *attaching,
             *making,
@@ -271,7 +274,7 @@ def plan_joining(wanted: Joining, host: Host) -> Plan:
             Act("host", Await("cloned", (Ref("pid", "pid"), PIDFD))),
             *joining,
             Act("joiner", NewSession()),
-            Act("joiner", NewKeyring("_cloche." + wanted.id)),
+            Act("joiner", NewKeyring()),
             Act("joiner", EnterRoot("/"), "The container's root, through its mount namespace."),
             *terminal,
             Act("joiner", CloseOthers((TERMINAL,) if process.terminal else ())),

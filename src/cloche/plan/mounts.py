@@ -104,8 +104,9 @@ def _check(mount: Mount) -> None:
         raise Invalid(f"mount on {path}", "it is inside /proc", "nothing but emulated files may be mounted there")
 
 
-def _bind(mount: Mount, number: int) -> tuple[list[Act], list[Act]]:
+def _bind(mount: Mount, number: int, userns: Ref) -> tuple[list[Act], list[Act]]:
     options = mount_options(mount.options)
+    mapped = (userns,) if options.idmap else ()
     if options.data:
         raise Invalid(f"mount {mount.source} on {mount.destination}", f"a bind mount has no option {options.data[0]}")
     ref = Ref(f"tree.{number}")
@@ -119,7 +120,8 @@ def _bind(mount: Mount, number: int) -> tuple[list[Act], list[Act]]:
         source=mount.source,
     )
     why = f"{mount.source} of the host, {'read-only' if (options.set | options.recursive_set) & 1 else 'writable'}."
-    opening = [Act("stage", OpenTree(mount.source, ref, options.recursive))]
+    opened = OpenTree(mount.source, ref, options.recursive, mapped, mount.below)
+    opening = [Act("stage", opened, "Its files belong inside to whom they belong outside." if mapped else "")]
     if mount.pid:
         there, back = Ref(f"mnt.{mount.pid}"), Ref("mnt.host")
         opening = [
@@ -181,21 +183,28 @@ def _filesystem(mount: Mount) -> Act:
     return Act("init", step, WHY.get(mount.type, ""))
 
 
-def mounts(bundle: Bundle, host: Host) -> tuple[list[Act], list[Act]]:
-    """All mounts of the spec: what the stage opens, what init attaches. Raises Invalid, Unsupported."""
+def mounts(bundle: Bundle, host: Host, userns: Ref) -> tuple[list[Act], list[Act], list[Act]]:
+    """All mounts of the spec: what the stage opens, and what once there is a user namespace; what init attaches.
+
+    Raises Invalid, Unsupported.
+    """
     opening: list[Act] = []
+    mapping: list[Act] = []
     attaching: list[Act] = []
     for number, mount in enumerate(bundle.spec.mounts, 1):
         _check(mount)
         if mount.type == "bind" or mount_options(mount.options).bind:
-            first, second = _bind(mount, number)
-            opening += first
+            first, second = _bind(mount, number, userns)
+            if mount_options(mount.options).idmap:
+                mapping += first
+            else:
+                opening += first
             attaching += second
         elif mount.type in ("cgroup", "cgroup2"):
             attaching += _cgroups(mount, host)
         else:
             attaching.append(_filesystem(mount))
-    return opening, attaching
+    return opening, mapping, attaching
 
 
 @remembered
@@ -217,7 +226,7 @@ def devices(nodes: tuple[Device, ...], userns: bool) -> tuple[list[Act], list[Ac
     for node in nodes:
         if userns:
             ref = Ref("device." + node.path)
-            opening.append(Act("stage", OpenTree(node.path, ref)))
+            opening.append(Act("stage", OpenTree(node.source or node.path, ref)))
             making.append(
                 Act(
                     "init", AttachTree(ref, node.path), "In a user namespace no device can be made; this is the host's."

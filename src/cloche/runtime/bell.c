@@ -34,7 +34,7 @@
 enum { CONTROL = 3, STATUS = 4, PLAN = 5, FIRST_SLOT = 6 };
 enum { STAGE = 1, INIT = 2 };
 enum { DONE = 1, FAILED, TOKEN, STARTED, ABORTED };
-enum { RESOLVE_NO_MAGICLINKS = 2, RESOLVE_NO_SYMLINKS = 4, RESOLVE_IN_ROOT = 16 };
+enum { RESOLVE_NO_MAGICLINKS = 2, RESOLVE_NO_SYMLINKS = 4, RESOLVE_BENEATH = 8, RESOLVE_IN_ROOT = 16 };
 enum { SYS_OPEN_TREE = 428, SYS_MOVE_MOUNT, SYS_FSOPEN, SYS_FSCONFIG, SYS_FSMOUNT, SYS_CLONE3 = 435, SYS_CLOSE_RANGE, SYS_OPENAT2, SYS_MOUNT_SETATTR = 442 };
 enum { TREE_CLONE = 1, MOVE_F_EMPTY = 4, MOVE_T_EMPTY = 0x40, FS_FLAG = 0, FS_STRING = 1, FS_CREATE = 6, ATTR_IDMAP = 0x100000, RECURSIVE = 0x8000 };
 enum { TEXT_MAX = 1 << 20, GROUPS_MAX = 256 };
@@ -246,6 +246,17 @@ static int mount_filesystem(void) {
 	return target < 0 ? -1 : place(filesystem(type, in[0]), target);
 }
 
+static int open_tree(void) {   /* a detached copy of a mount; what is below a directory that containers write: no link leads out */
+	const char *path = string(0), *below = act.strs > 1 ? string(0) : "";
+	struct { uint64_t flags, mode, resolve; } how = {O_PATH | O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+	int recursive = in[1] ? RECURSIVE : 0, at = open(path, O_PATH | O_CLOEXEC), tree;
+	if (at >= 0 && *below && (at = closing(at, syscall(SYS_OPENAT2, at, below, &how, sizeof how))) < 0) return explain("within the volume: ", below);
+	if (at < 0) return -1;
+	tree = closing(at, syscall(SYS_OPEN_TREE, at, "", AT_EMPTY_PATH | TREE_CLONE | O_CLOEXEC | recursive));
+	if (tree >= 0 && in[2] >= 0 && attributes(tree, ATTR_IDMAP, 0, 0, slot(in[2]), recursive)) return closing(tree, -1);
+	return keep(in[0], tree);
+}
+
 static int attach(void) {
 	const char *path = string(0);
 	int tree = take(in[0]), target;
@@ -260,12 +271,14 @@ static int attach(void) {
 	return place(tree, target);
 }
 
-static int mask(const char *path) {
+static int mask(const char *path) {   /* the directories share one empty file system: each costs the kernel room in every memory cgroup */
+	static int empty = -1;
 	int target = shown(path, O_PATH), null;
 	struct stat s;
 	if (target < 0) return errno == ENOENT || errno == ENOTDIR || errno == EACCES ? 0 : -1;
 	if (fstat(target, &s)) return -1;
-	if (S_ISDIR(s.st_mode)) return place(filesystem("tmpfs", 1), target);
+	if (S_ISDIR(s.st_mode) && empty >= 0) return place(syscall(SYS_OPEN_TREE, empty, "", AT_EMPTY_PATH | TREE_CLONE | O_CLOEXEC), target);
+	if (S_ISDIR(s.st_mode)) return place(filesystem("tmpfs", 1), target) || (empty = in_root(path, O_PATH, RESOLVE_NO_SYMLINKS)) < 0 ? -1 : 0;
 	if ((null = in_root("dev/null", O_PATH, RESOLVE_NO_SYMLINKS)) < 0 || fstat(null, &s)) return explain("no /dev/null to mask with", "");
 	if (!S_ISCHR(s.st_mode) || s.st_rdev != makedev(1, 3)) return errno = EXDEV, explain("/dev/null is not the null device", "");
 	return place(closing(null, syscall(SYS_OPEN_TREE, null, "", AT_EMPTY_PATH | TREE_CLONE | O_CLOEXEC)), target);
@@ -602,7 +615,7 @@ static int do_act(void) {
 	case OP_LOOPBACK: return loopback();
 	case OP_PROPAGATION: return mount(0, string(0), 0, in[0], 0);
 	case OP_OVERLAY: if (chdir(string(0))) return -1; s = string(0); t = string(0); return mount("overlay", s, "overlay", 0, t);
-	case OP_OPENTREE: return keep(in[0], syscall(SYS_OPEN_TREE, AT_FDCWD, string(0), TREE_CLONE | O_CLOEXEC | (in[1] ? RECURSIVE : 0)));
+	case OP_OPENTREE: return open_tree();
 	case OP_ATTACH: return attach();
 	case OP_ROOT: if (chdir(string(0))) return -1; return root = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	case OP_FSMOUNT: return mount_filesystem();
@@ -614,7 +627,7 @@ static int do_act(void) {
 	case OP_READONLY: return make_readonly(string(0));
 	case OP_SYSCTL: s = string(0); t = string(&n); return put(shown(s, O_WRONLY), t, n);
 	case OP_SETSID: return setsid();
-	case OP_KEYRING: return syscall(SYS_keyctl, 1, string(0)) < 0 && errno != ENOSYS && errno != EOPNOTSUPP ? -1 : 0;
+	case OP_KEYRING: return syscall(SYS_keyctl, 1, 0) < 0 && errno != ENOSYS && errno != EOPNOTSUPP ? -1 : 0;
 	case OP_PUT: s = string(0); t = string(&n); return put(open(s, O_WRONLY | O_CLOEXEC), t, n);
 	case OP_TERMINAL: return terminal();
 	case OP_CLOSE: return close_others();
@@ -644,15 +657,45 @@ static void seal_myself(char **argv) {   /* CVE-2019-5736: what enters a contain
 	fail(errno, 125);
 }
 
+/* ---- serving: one process that makes the others. Who asks is not copied, however much it holds, and nothing is executed ---- */
+
+static void serve(void) {   /* a message is a plan's descriptors, from 0 on; answered by a pid or minus errno. Returns in the new process */
+	struct { uint64_t flags, pidfd, child_tid, parent_tid, signal, more[3]; } a = {.flags = CLONE_PARENT};
+	union { char space[CMSG_SPACE(sizeof(int) * (FIRST_SLOT + FLAT_SLOTS))]; struct cmsghdr head; } c;
+	int fds[FIRST_SLOT + FLAT_SLOTS], answer;
+	char byte;
+	prctl(PR_SET_NAME, "bell-server", 0, 0, 0);
+	for (;;) {
+		struct iovec v = {&byte, 1};
+		struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = sizeof c.space};
+		ssize_t n = recvmsg(CONTROL, &m, 0);
+		unsigned count = n > 0 && m.msg_controllen ? (c.head.cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0, k;
+		if (n < 0 && errno == EINTR) continue;
+		if (n <= 0) _exit(0);   /* who asked is gone */
+		if (count < FIRST_SLOT || m.msg_flags & MSG_CTRUNC) errno = EBADMSG, answer = -1;
+		else answer = syscall(SYS_CLONE3, &a, sizeof a);
+		if (!answer) {   /* nothing else is open, so they came as 4, 5, ...: each is moved down onto what has been moved */
+			memcpy(fds, CMSG_DATA(&c.head), count * sizeof *fds);
+			for (k = 0; k < count; k++) if (fds[k] <= (int)k || dup2(fds[k], k) < 0) _exit(125);
+			if (syscall(SYS_CLOSE_RANGE, count, ~0u, 0)) _exit(125);
+			prctl(PR_SET_NAME, "bell", 0, 0, 0);
+			return;
+		}
+		if (answer < 0) answer = -errno;
+		if (send(CONTROL, &answer, sizeof answer, MSG_NOSIGNAL) < 0) _exit(0);
+		syscall(SYS_CLOSE_RANGE, CONTROL + 1, ~0u, 0);
+	}
+}
+
 int main(int argc, char **argv) {
 	struct { uint32_t magic, version, acts, size; } head;
 	struct stat s;
 	const char *p, *end;
-	(void)argc;
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	prctl(PR_SET_NAME, "bell", 0, 0, 0);   /* started from a descriptor, it would be called by that number */
-	if (fcntl(PLAN, F_GETFD) < 0) return dprintf(2, "bell: no plan on descriptor %d: cloche starts this program, people do not\n", PLAN), 125;
+	if (fcntl(CONTROL, F_GETFD) < 0) return dprintf(2, "bell: nothing on descriptor %d: cloche starts this program, people do not\n", CONTROL), 125;
 	seal_myself(argv);
+	if (argc > 1) serve();
 	syscall(SYS_CLOSE_RANGE, 3, ~0u, 4);   /* CLOSE_RANGE_CLOEXEC: nothing of this side reaches the program */
 	for (int k = 0; k < FLAT_SLOTS; k++) slots[k] = fcntl(FIRST_SLOT + k, F_GETFD) < 0 ? -1 : FIRST_SLOT + k;
 	umask(0);

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from struct import iter_unpack
+from errno import ECHILD
+from struct import iter_unpack, pack
 
 from cloche.errors import Unsupported
 from cloche.value import Value
@@ -55,25 +56,87 @@ def sealed(path: str) -> int:
     return copy
 
 
-def spawn(bell: int, flat: bytes, stdio: tuple[int, int, int], control: int, status: int, passed: Sequence[int]) -> int:
-    """Start bell on a flat plan; returns its pid. It gets these descriptors and no others, no environment, default
-    signals."""
-    plan = os.memfd_create("plan", os.MFD_CLOEXEC)
-    try:
-        os.write(plan, flat)
-        wanted = (*stdio, control, status, plan, *passed)
-        # moved up first, so that no dup2 overwrites a descriptor that is still to be moved
-        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64 + len(wanted)) for fd in (*wanted, bell)]
+class Bell:
+    """A process of bell's that makes the others, each on one plan: it forks itself, so nothing is executed, and who
+    asks is not copied, however many descriptors it holds. They are children of who asks (CLONE_PARENT).
+
+    It is started by the first `spawn`, and again by the next one after somebody has killed it.
+    """
+
+    def __init__(self) -> None:
+        """Raises Unsupported where it has not been built."""
+        self._program = sealed(binary())
+        self._pid, self._sock = 0, -1
+
+    def close(self) -> None:
+        """It ends by that."""
+        self._end()
+        os.close(self._program)
+
+    def spawn(self, flat: bytes, stdio: tuple[int, int, int], control: int, status: int, passed: Sequence[int]) -> int:
+        """Start bell on a flat plan; returns its pid, of a child of ours. It gets these descriptors and no others, no
+        environment, default signals. Raises OSError."""
+        plan = os.memfd_create("plan", os.MFD_CLOEXEC)
         try:
-            actions = [(os.POSIX_SPAWN_DUP2, fd, place) for place, fd in enumerate(high[:-1])]
-            return os.posix_spawn(
-                f"/proc/self/fd/{high[-1]}", ["bell"], {}, file_actions=actions, setsigmask=[], setsigdef=range(1, 32)
+            os.write(plan, flat)
+            wanted = (*stdio, control, status, plan, *passed)
+            try:
+                return self._ask(wanted)
+            except (BrokenPipeError, ConnectionResetError):  # it died before it read what we asked
+                self._end()
+                return self._ask(wanted)
+        finally:
+            os.close(plan)
+
+    def _ask(self, fds: Sequence[int]) -> int:
+        import _socket
+
+        if self._sock < 0:
+            self._begin()
+        peer = _socket.socket(fileno=self._sock)
+        try:
+            rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack(f"{len(fds)}i", *fds))
+            peer.sendmsg([b"x"], [rights], _socket.MSG_NOSIGNAL)
+            answer = peer.recv(4)
+        finally:
+            peer.detach()
+        if len(answer) < 4:
+            self._end()
+            raise ChildProcessError(ECHILD, os.strerror(ECHILD))  # whether it has made one, nobody knows
+        pid = int.from_bytes(answer, "little", signed=True)
+        if pid < 0:
+            raise OSError(-pid, os.strerror(-pid))
+        return pid
+
+    def _begin(self) -> None:
+        import _socket
+
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+        # moved up first, so that no dup2 overwrites it
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (theirs.fileno(), self._program)]
+        try:
+            self._pid = os.posix_spawn(
+                f"/proc/self/fd/{high[1]}",
+                ["bell", "serve"],
+                {},
+                file_actions=[(os.POSIX_SPAWN_DUP2, high[0], 3)],
+                setsigmask=[],
+                setsigdef=range(1, 32),
             )
+            self._sock = ours.detach()
         finally:
             for fd in high:
                 os.close(fd)
-    finally:
-        os.close(plan)
+            theirs.close()
+
+    def _end(self) -> None:
+        if self._sock >= 0:
+            os.close(self._sock)
+            self._sock = -1
+            try:
+                os.waitpid(self._pid, 0)
+            except ChildProcessError:
+                pass  # whoever reaps all children has reaped it
 
 
 def parse(message: bytes) -> tuple[tuple[RawRecord, ...], Failure | None]:

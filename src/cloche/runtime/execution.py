@@ -16,7 +16,7 @@ import os
 from time import monotonic_ns
 
 from cloche.errors import CommandNotFound, Error, NotExecutable, Unsupported
-from cloche.runtime.bell import DONE, STARTED, TOKEN, Failure, parse, peek, spawn
+from cloche.runtime.bell import DONE, STARTED, TOKEN, Failure, parse, peek
 from cloche.step.base import Ref
 from cloche.step.sync import Await, Open, StartBell
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from cloche.runtime.bell import RawRecord
+    from cloche.runtime.bell import Bell, RawRecord
     from cloche.step.base import Plan, Step
     from cloche.step.stored import StoredPlan
 
@@ -65,6 +65,8 @@ def explain(plan: Plan, failure: Failure) -> Error:
         cause = f"{failure.detail}: {cause_of(failure.errno)}"
     if failure.errno == EINVAL and getattr(act.step, "idmap", False):
         hint = "put the store (CLOCHE_ROOT) on ext4, xfs or btrfs; tmpfs can from Linux 6.3 on"
+        if type(act.step).__name__ == "OpenTree" and not act.step.name().endswith("/_data"):
+            hint = "leave out the option idmap: the files keep the host's owners then"
         return Unsupported(where, "this file system cannot be mounted id-mapped", hint)
     return Error(where, cause, _hint_for(type(act.step).__name__, failure.errno))
 
@@ -76,6 +78,7 @@ _NETWORK_HINTS = {
     ("MakeFirewall", 93): "this kernel has no nf_tables: load the module nf_tables, or use --network host or none",
     ("MakeBridge", 95): "this kernel has no bridges: load the module bridge, or use --network host or none",
     ("MakeVeth", 95): "this kernel has no veth: load the module veth, or use --network host or none",
+    ("MakeVeth", 54): "a bridge of the kernel's has 1023 ports at most: use one more network (cloche network create)",
     ("MakeVeth", 19): "the bridge has been deleted meanwhile: start the container again",
     ("MakeMacvlan", 19): "is the parent link there? `ip link` lists them",
     ("MakeMacvlan", 16): "the parent is a port of a bridge, or in use by something else",
@@ -96,6 +99,7 @@ def _hint(errno: int) -> str:
     hints = {
         1: "does this process have the capability, and does the host allow it? run as root",
         2: "does the path exist?",
+        10: "the process that makes them was killed in this moment: try again",
         12: "the host or a limit has no memory left",
         13: "this process may not; run as root, with all of root's capabilities",
         19: "this kernel does not have this file system or device",
@@ -135,7 +139,7 @@ class Reach:
 class Execution:
     """One plan on its way. Owns its descriptors until they are taken; `close()` ends what is unfinished."""
 
-    def __init__(self, plan: StoredPlan, bell: int, stdio: tuple[int, int, int]) -> None:
+    def __init__(self, plan: StoredPlan, bell: Bell, stdio: tuple[int, int, int]) -> None:
         self.plan = plan
         self._bell, self._stdio = bell, stdio
         self._next = self._number = 0
@@ -260,7 +264,7 @@ class Execution:
         try:
             self.status, their_status = os.pipe2(os.O_CLOEXEC)
             passed = [self._values[ref] for ref in refs]
-            self.stage = spawn(self._bell, self.plan.flat, self._stdio, their_control, their_status, passed)
+            self.stage = self._bell.spawn(self.plan.flat, self._stdio, their_control, their_status, passed)
         finally:
             os.close(their_control)
             if their_status >= 0:

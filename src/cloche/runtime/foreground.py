@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from cloche.runtime.bell import binary, sealed
+from cloche.runtime.bell import Bell
 from cloche.runtime.execution import Execution, StepFailed, explain
 from cloche.step.flat import flatten
 from cloche.step.stored import stored
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def run(plan: Plan, stdio: tuple[int, int, int] = (0, 1, 2)) -> int:
     """Execute `plan` and wait; returns the exit status as os.waitstatus_to_exitcode does. Raises Error with the failed
     step."""
-    bell = sealed(binary())
+    bell = Bell()
     try:
         with Execution(stored(plan, flatten(plan), {}), bell, stdio) as making:
             try:
@@ -44,7 +44,7 @@ def run(plan: Plan, stdio: tuple[int, int, int] = (0, 1, 2)) -> int:
                         _reap(pid)
     finally:
         plan.undo()
-        os.close(bell)
+        bell.close()
 
 
 def _reap(pid: int) -> None:

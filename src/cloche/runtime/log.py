@@ -116,7 +116,7 @@ class LogWriter:
         self.close()
 
     def close(self) -> None:
-        """Close the files; harmless when done twice."""
+        """Close the files; harmless when done twice. `take` opens them again."""
         raw, index, self._raw, self._index = self._raw, self._index, -1, -1
         for fd in (raw, index):
             if fd >= 0:
@@ -125,8 +125,11 @@ class LogWriter:
     def take(self, fd: int, stream: int) -> int:
         """Move what the pipe `fd` holds, at most 1 MiB, to the log's end. Returns the bytes moved, 0 at end of file.
 
-        Raises BlockingIOError when the pipe is empty, Stalled, and OSError for what is wrong with `fd`.
+        Raises BlockingIOError when the pipe is empty, Stalled, NotFound when the log was deleted while it was closed,
+        and OSError for what is wrong with `fd`.
         """
+        if self._raw < 0:
+            self._open_again()
         room = self._room()
         if room <= 0:
             if _readable(fd):
@@ -142,6 +145,14 @@ class LogWriter:
             raise
         self._end += moved
         return moved
+
+    def _open_again(self) -> None:
+        try:
+            self._open(self._sequence)
+        except FileNotFoundError as problem:
+            raise NotFound(f"open the log {self._directory}", 2) from problem
+        except OSError as problem:
+            raise self._stalled(problem.errno or 0, "make room there; the container goes on by itself") from problem
 
     def _room(self) -> int:
         return self._max_size - self._end - self._slots * RECORD.size

@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloche.runtime.logview import Chunk
+    from cloche.runtime.logview import Chunk, Woken
 
 _PIECE = 1 << 20  # bytes; a longer line comes in pieces
 
@@ -148,13 +148,18 @@ class LineFollower:
     """
 
     def __init__(
-        self, directory: str, since: int | None = None, until: int | None = None, tail: int | None = None
+        self,
+        directory: str,
+        since: int | None = None,
+        until: int | None = None,
+        tail: int | None = None,
+        kind: type[Follower] | type[Woken] = Follower,
     ) -> None:
-        """Raises NotFound, Error."""
+        """kind: who wakes us. Raises NotFound, Error."""
         self._stop = end(directory)
         self._tail = tail
         self._lines = Lines(since, until)
-        self._follower = Follower(directory, locate(directory, since, until, tail))
+        self._follower = kind(directory, locate(directory, since, until, tail))
 
     def __enter__(self) -> LineFollower:
         return self

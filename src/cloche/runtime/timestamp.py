@@ -27,6 +27,13 @@ def format_time(moment: int) -> str:
     return f"{t.tm_year:04}-{t.tm_mon:02}-{t.tm_mday:02}T{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02}.{rest:09}Z"
 
 
+def format_time_short(moment: int) -> str:
+    """The same without zeros at its end, as documents have it (Go's RFC3339Nano): who reads and writes one again, as
+    skopeo does with an image's configuration, changes nothing, and so not its digest."""
+    whole = format_time(moment)[:-1].rstrip("0")
+    return whole.removesuffix(".") + "Z"
+
+
 def parse_time(text: str, now: int) -> int:
     """A moment as `--since` takes it: a Go duration before `now`, RFC 3339 or its first part, or Unix seconds.
 

@@ -110,11 +110,12 @@ class MakeCgroup(Step):
 
 
 class LimitCgroup(Step):
-    """Write one limit."""
+    """Write one limit. otherwise: (path, content) for kernels that name it otherwise, in this order."""
 
     because = "A limit that was asked for."
     path: str
     content: str
+    otherwise: tuple[tuple[str, str], ...] = ()
 
     def call(self) -> str:
         return f"write({quote(self.path)}, {quote(self.content)})"
@@ -130,7 +131,15 @@ class LimitCgroup(Step):
 
     def write(self) -> None:
         """The same outside of a plan. Raises OSError."""
-        _write(self.path, self.content.encode())
+        here = self.here()
+        _write(here.path, here.content.encode())
+
+    def here(self) -> LimitCgroup:
+        """The limit as this kernel names it."""
+        for path, content in ((self.path, self.content), *self.otherwise):
+            if os.path.exists(path):
+                return LimitCgroup(path, content)
+        return LimitCgroup(self.path, self.content)
 
 
 class FilterDevices(Step):

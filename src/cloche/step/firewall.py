@@ -89,7 +89,11 @@ def droppers(own: str) -> list[KnownChain]:
 
 
 class AddElement(Step):
-    """Add an element to a set or a map of the store's table."""
+    """Add an element to a set or a map of the store's table.
+
+    Where it leads a port of UDP somewhere, the kernel forgets the flows that went elsewhere before, and those that went
+    there when it is taken away.
+    """
 
     because = "The rules look into sets and maps: a container adds an element, and no rule ever changes."
     table: str
@@ -107,11 +111,25 @@ class AddElement(Step):
     def _text(self) -> str:
         return " . ".join(self.key) + (f" : {' . '.join(self.value)}" if self.value else "")
 
+    def _leads(self) -> tuple[str, str] | None:
+        """The address and the port of UDP whose packets this leads somewhere."""
+        *where, protocol, port = self.key if self.value else ("", "")
+        if protocol != "udp":
+            return None
+        return where[0] if where else "::" if self.set == "any6" else "0.0.0.0", port
+
     def call(self) -> str:
-        return f"sendmsg(netfilter, {{NFT_MSG_NEWSETELEM {self.set} {{ {self._text()} }}}})"
+        add = f"sendmsg(netfilter, {{NFT_MSG_NEWSETELEM {self.set} {{ {self._text()} }}}})"
+        if (led := self._leads()) is None:
+            return add
+        return f"{add}; sendmsg(netfilter, {{IPCTNL_MSG_CT_DELETE each flow of udp to {led[0]} port {led[1]}}})"
 
     def shell(self) -> str:
-        return f"nft add element inet {self.table} {self.set} '{{ {self._text()} }}'"
+        add = f"nft add element inet {self.table} {self.set} '{{ {self._text()} }}'"
+        if (led := self._leads()) is None:
+            return add
+        to = "-f ipv6" if led[0] == "::" else "" if led[0] == "0.0.0.0" else f"--orig-dst {led[0]}"
+        return f"{add}; " + " ".join(f"conntrack -D -p udp {to} --orig-port-dst {led[1]} || true".split())
 
     def name(self) -> str:
         return f"add {self._text()} to {self.set}"
@@ -120,11 +138,14 @@ class AddElement(Step):
         self.apply()
 
     def apply(self) -> None:
-        """Add it. Raises OSError."""
+        """Add it. Where it is already nothing happens: the flows of a port of UDP are right as they are. Raises
+        OSError."""
         from cloche.kernel.netlink import Refused
-        from cloche.kernel.nftables import add_elements, host, replace_element
+        from cloche.kernel.nftables import add_elements, has_element, host, replace_element
 
         element = self._element()
+        if self._leads() and has_element(host(), element):
+            return
         try:
             host().ask(*add_elements(element))
         except Refused as error:
@@ -132,6 +153,15 @@ class AddElement(Step):
                 raise
             # of a container that was killed with all that would have cleaned up: the port is ours, it is reserved
             host().ask(*replace_element(element))
+        self._forget_flows()
+
+    def _forget_flows(self) -> None:
+        if (led := self._leads()) is None:
+            return
+        from cloche.kernel.conntrack import forget
+        from cloche.kernel.nftables import PROTOCOLS, host
+
+        forget(host(), PROTOCOLS["udp"], led[0], int(led[1]))
 
     def undo(self) -> None:
         if not self.shared:
@@ -149,6 +179,7 @@ class AddElement(Step):
         element = self._element()
         if there and has_element(host(), element):  # never another's, whose port kept this one from starting
             host().ask(*delete_element(element))
+            self._forget_flows()
 
 
 def bridge_elements(

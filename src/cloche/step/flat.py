@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cloche.step.base import Plan, Ref, Step
 
 MAGIC = 0x6C6C6562  # "bell"
-VERSION = 2
+VERSION = 3
 ACTORS = {"stage": 1, "init": 2, "joiner": 2}
 SLOTS = 64
 _MANY = 1 << 20
@@ -43,7 +43,7 @@ TABLE: tuple[tuple[type[Step], int, int, int], ...] = (
     (namespace.RaiseLoopback, 0, 0, 0),
     (mount.SetPropagation, 1, 1, 1),
     (mount.MountOverlay, 0, 3, 3),
-    (mount.OpenTree, 2, 1, 1),
+    (mount.OpenTree, 3, 1, 2),
     (mount.AttachTree, 7, 1, 1),
     (mount.EnterRoot, 0, 1, 1),
     (mount.MountFilesystem, 2, 3, 64),
@@ -55,7 +55,7 @@ TABLE: tuple[tuple[type[Step], int, int, int], ...] = (
     (mount.MakeReadonly, 2, 1, 1),
     (mount.WriteSysctl, 0, 2, 2),
     (process.NewSession, 0, 0, 0),
-    (process.NewKeyring, 0, 1, 1),
+    (process.NewKeyring, 0, 0, 1),  # earlier plans named it
     (process.WriteSelf, 0, 2, 2),
     (process.OpenTerminal, 4, 0, 0),
     (process.CloseOthers, 1, 0, 0),

@@ -81,18 +81,31 @@ class OpenTree(Step):
     source: str
     made: Ref
     recursive: bool = False
+    idmap: tuple[Ref, ...] = ()  # the user namespace whose ids the tree's owners are shown as
+    below: str = ""  # a path in the source, which containers write to: no link in it may lead out (openat2(2))
 
     def gives(self) -> tuple[Ref, ...]:
         return (self.made,)
 
+    def needs(self) -> tuple[Ref, ...]:
+        return self.idmap
+
     def call(self) -> str:
-        return f"open_tree(AT_FDCWD, {quote(self.source)}, OPEN_TREE_CLONE{'|AT_RECURSIVE' if self.recursive else ''})"
+        source = f"AT_FDCWD, {quote(self.source)}"
+        opened = ""
+        if self.below:
+            opened = f"openat2({quote(self.source)}, {quote(self.below)}, RESOLVE_BENEATH); "
+            source = '..., ""'
+        mapped = f"; mount_setattr({self.made.name}, IDMAP)" if self.idmap else ""
+        return f"{opened}open_tree({source}, OPEN_TREE_CLONE{'|AT_RECURSIVE' if self.recursive else ''}){mapped}"
 
     def name(self) -> str:
-        return f"open the mount source {self.source}"
+        return f"open the mount source {self.source}{'/' if self.below else ''}{self.below}"
 
     def flat(self, slot: Callable[[Ref], int]) -> Flat:
-        return (slot(self.made), self.recursive), (self.source.encode(),)
+        texts = (self.source, self.below) if self.below else (self.source,)
+        mapped = slot(self.idmap[0]) if self.idmap else -1
+        return (slot(self.made), self.recursive, mapped), tuple(text.encode() for text in texts)
 
 
 class AttachTree(Step):

@@ -35,6 +35,10 @@ class OpenNamespace(Step):
     def name(self) -> str:
         return f"open namespace {self.path}"
 
+    def of(self, pid: int, start_time: int) -> OpenNamespace:
+        """The same namespace of another process."""
+        return self.replace(path=f"/proc/{pid}/ns/{self.path.rpartition('/')[2]}", pid=pid, start_time=start_time)
+
     def execute(self, world: World) -> None:
         fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         if self.pid and self.start_time:

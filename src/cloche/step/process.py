@@ -38,23 +38,26 @@ class NewSession(Step):
 
 
 class NewKeyring(Step):
-    """keyctl(2), KEYCTL_JOIN_SESSION_KEYRING; kernels without keyrings are left alone."""
+    """keyctl(2), KEYCTL_JOIN_SESSION_KEYRING; kernels without keyrings are left alone.
+
+    It has no name: by a name one would join what somebody else has made under it, and the kernel looks through the
+    names of all.
+    """
 
     because = "The keys of the one who started it are not the container's."
     op: ClassVar[str] = "KEYRING"
-    keyring: str
 
     def call(self) -> str:
-        return f"keyctl(KEYCTL_JOIN_SESSION_KEYRING, {quote(self.keyring)})"
+        return "keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL)"
 
     def shell(self) -> str:
-        return f"keyctl new_session {word(self.keyring)}"
+        return "keyctl new_session"
 
     def name(self) -> str:
         return "join a new session keyring"
 
     def flat(self, slot: Callable[[Ref], int]) -> Flat:
-        return (), (self.keyring.encode(),)
+        return (), ()
 
 
 class WriteSelf(Step):

@@ -59,15 +59,20 @@ class StoredPlan(Value):
         """Whether something of it may still be there for a moment when it was undone."""
         return any(step.later for _, step in self.host)
 
-    def undo(self, later: bool | None = None) -> list[OSError]:
+    @property
+    def groups(self) -> list[MakeCgroup]:
+        """Its control groups."""
+        return [step for _, step in self.host if isinstance(step, MakeCgroup)]
+
+    def undo(self, later: bool | None = None, groups: bool = True) -> list[OSError]:
         """As Plan.undo: take back what the host's steps made, last first, all of it. Returns what went wrong.
 
         later: False leaves what ends by itself; True is for that alone, when it had the time to: the other things may
-        be another start's by then, for their names are the container's.
+        be another start's by then, for their names are the container's. groups: without, the control groups stay.
         """
         problems = []
         for _, step in reversed(self.host):
-            if later is not None and step.later != later:
+            if (later is not None and step.later != later) or (not groups and isinstance(step, MakeCgroup)):
                 continue
             try:
                 step.undo()

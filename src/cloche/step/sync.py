@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 class StartBell(Step):
-    """Start bell, the small static program that does the container's side, from a sealed copy in memory."""
+    """Start bell, the small static program that does the container's side: a process of it, from a sealed copy in
+    memory, gets the descriptors and forks itself."""
 
     because = "No interpreter may stand inside a container's root; bell does what the plan says and nothing else."
     descriptors: tuple[Ref, ...] = ()
@@ -29,7 +30,7 @@ class StartBell(Step):
         return self.descriptors
 
     def call(self) -> str:
-        return 'posix_spawn("/proc/self/fd/bell", ["bell"], [])'
+        return "sendmsg(bell, SCM_RIGHTS); there clone3(CLONE_PARENT)"
 
     def name(self) -> str:
         return "start bell"

@@ -10,7 +10,7 @@ import os
 from stat import S_IFMT, S_ISBLK, S_ISCHR, S_ISDIR, S_ISLNK, S_ISREG, S_ISSOCK
 
 from cloche.storage import tar
-from cloche.storage.lower import is_kept
+from cloche.storage.lower import CAPABILITY, is_kept
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,10 +100,10 @@ def archive(
     seen = {} if seen is None else seen
     status = os.fstat(source)
     if not S_ISDIR(status.st_mode):
-        yield from _file(source, name, status, owner, seen)
+        yield from file(source, name, status, owner, seen)
         return
-    yield from _directory(source, name or b".", status, owner)
-    stack = [(_listed(source), name)]
+    yield directory_header(source, name or b".", status, owner)
+    stack = [(listed(source), name)]
     try:
         while stack:
             (folder, names), above = stack[-1]
@@ -119,10 +119,10 @@ def archive(
             try:
                 status = os.fstat(fd)
                 if S_ISDIR(status.st_mode):
-                    yield from _directory(fd, path, status, owner)
-                    stack.append((_listed(fd), path))
+                    yield directory_header(fd, path, status, owner)
+                    stack.append((listed(fd), path))
                 else:
-                    yield from _file(fd, path, status, owner, seen)
+                    yield from file(fd, path, status, owner, seen)
             finally:
                 os.close(fd)
     finally:
@@ -130,7 +130,8 @@ def archive(
             os.close(folder)
 
 
-def _listed(fd: int) -> tuple[int, list[bytes]]:
+def listed(fd: int) -> tuple[int, list[bytes]]:
+    """The directory at `fd` (O_PATH), open for reading, and its names, the last one first. Raises OSError."""
     folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
     return folder, sorted((os.fsencode(n) for n in os.listdir(folder)), reverse=True)
 
@@ -146,27 +147,42 @@ def _member(
     return tar.Member(name, kind, mode, uid, gid, status.st_mtime_ns, size, b"", major, minor, size, (), None)
 
 
-def _xattrs(fd: int) -> tuple[tuple[str, bytes], ...]:
+def _xattrs(fd: int, owner: Callable[[int, int], tuple[int, int]]) -> tuple[tuple[str, bytes], ...]:
     path = f"/proc/self/fd/{fd}"
     try:
-        return tuple((name, os.getxattr(path, name)) for name in os.listxattr(path) if is_kept(name))
+        found = [(name, os.getxattr(path, name)) for name in os.listxattr(path) if is_kept(name)]
     except OSError:  # a file system without them
         return ()
+    return tuple((name, _inside(value, owner) if name == CAPABILITY else value) for name, value in sorted(found))
 
 
-def _directory(
+def _inside(capability: bytes, owner: Callable[[int, int], tuple[int, int]]) -> bytes:
+    """File capabilities without the user namespace that they were given in, where its root is root in the archive.
+
+    Version 3 has the id of that root behind what version 2 is. Source: capabilities(7), linux/capability.h.
+    """
+    if len(capability) == 24 and capability[3] == 3:
+        root = int.from_bytes(capability[20:], "little")
+        if owner(root, root)[0] == 0:
+            return capability[:3] + b"\2" + capability[4:20]
+    return capability
+
+
+def directory_header(
     fd: int, name: bytes, status: os.stat_result, owner: Callable[[int, int], tuple[int, int]]
-) -> Iterator[bytes]:
-    yield header(_member(name + b"/", status, owner, tar.DIRECTORY).replace(xattrs=_xattrs(fd)))
+) -> bytes:
+    """The member of a directory alone. Raises OSError."""
+    return header(_member(name + b"/", status, owner, tar.DIRECTORY).replace(xattrs=_xattrs(fd, owner)))
 
 
-def _file(
+def file(
     fd: int,
     name: bytes,
     status: os.stat_result,
     owner: Callable[[int, int], tuple[int, int]],
     seen: dict[tuple[int, int], bytes],
 ) -> Iterator[bytes]:
+    """Anything but a directory, with its content; a second name of one that was `seen` is a link. Raises OSError."""
     if S_ISSOCK(status.st_mode):
         return
     key = status.st_dev, status.st_ino
@@ -181,7 +197,7 @@ def _file(
     elif not S_ISREG(status.st_mode):
         yield header(made)
     else:
-        yield header(made.replace(size=status.st_size, xattrs=_xattrs(fd)))
+        yield header(made.replace(size=status.st_size, xattrs=_xattrs(fd, owner)))
         yield from _content(fd, status.st_size)
 
 

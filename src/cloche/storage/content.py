@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 from cloche.errors import Error, Invalid, NotFound
+from cloche.kernel.filesystems import begin_writing
 from cloche.oci.digest import check_digest, is_hex
 from cloche.value import Value
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 _CHUNK = 1 << 20
+_BEGIN = 16 << 20  # bytes after which the disk begins with them
 SIZE_MAX = 64 << 30  # bytes of one piece, unless its size was announced
 
 
@@ -105,7 +107,7 @@ def write(
     from hashlib import sha256
 
     what = f"read the content {digest}" if digest else "read the content"
-    hashed, total = sha256(), 0
+    hashed, total, begun = sha256(), 0, 0
     limit = limit if size is None else size
     with open(path, "xb", buffering=0) as file:
         os.fchmod(file.fileno(), 0o600)
@@ -116,6 +118,9 @@ def write(
             hashed.update(data)
             while data:
                 data = memoryview(data)[file.write(data) :]  # noqa: PLW2901 - the rest of it
+            if total - begun >= _BEGIN:
+                begin_writing(file.fileno())
+                begun = total
     found = "sha256:" + hashed.hexdigest()
     if size is not None and total != size:
         raise Invalid(what, f"it is {total} bytes, not {size}")

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import closing
 from stat import S_IFBLK, S_IFCHR, S_IFIFO, S_ISDIR, S_ISLNK, S_ISREG
 
 from cloche.errors import Error, Invalid
+from cloche.kernel.filesystems import begin_writing
 from cloche.kernel.paths import (
     RESOLVE_BENEATH,
     RESOLVE_IN_ROOT,
@@ -27,6 +29,7 @@ from cloche.kernel.paths import (
     openat2,
 )
 from cloche.storage import tar
+from cloche.storage.ahead import Arriving, ahead
 from cloche.storage.compression import chunks
 from cloche.storage.lower import OPAQUE, Attributes, Found, Lower, is_kept, is_whiteout
 from cloche.storage.trash import remove_tree
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 _PLAIN = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 _LINKED = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_LARGE = 1 << 20  # bytes from which on a file is worth a call more
 _FOLDERS_MAX = 128  # open at once
 _ID_MAX = (1 << 32) - 2  # -1 would say "as it is" to chown(2)
 _TIME_MAX = (1 << 63) - 1
@@ -69,7 +73,7 @@ class Unpacked(Value):
 
 
 def unpack(
-    source: BinaryIO,
+    source: BinaryIO | Arriving,
     target: str,
     lower: Sequence[str] = (),
     diff_id: str = "",
@@ -85,12 +89,17 @@ def unpack(
     from hashlib import sha256
 
     digest = sha256()
+    interrupt = source.give_up if isinstance(source, Arriving) else lambda: None
     try:
         os.mkdir(target, 0o700)
-        with Lower(lower) as below:
+        with (
+            Lower(lower) as below,
+            closing(ahead(chunks(source, what), interrupt)) as plain,
+            closing(ahead(_measured(plain, limits, digest, what), interrupt)) as measured,
+        ):
             unpacker = _Unpacker(target, below, limits, what)
             try:
-                unpacker.run(_measured(chunks(source, what), limits, digest, what))
+                unpacker.run(measured)
                 found = "sha256:" + digest.hexdigest()
                 if diff_id and found != diff_id:
                     raise Invalid(
@@ -322,6 +331,8 @@ class _Unpacker:
                     _write(fd, data)
             else:
                 _write_sparse(fd, member, reader)
+            if member.size >= _LARGE:
+                begin_writing(fd)
             self._give(fd, attributes, regular=True)
         finally:
             os.close(fd)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 OPAQUE = "trusted.overlay.opaque"
-_CAPABILITY = "security.capability"
+CAPABILITY = "security.capability"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -103,7 +103,7 @@ class Lower:
                         break
                     return Found(layer, path, status) if end == len(path) else None
                 going.append(layer)
-                if _is_opaque(layer, above):
+                if is_opaque(layer, above):
                     break
             if not going:
                 return None
@@ -134,7 +134,7 @@ def is_kept(name: str) -> bool:
 
     Never the overlay's own (trusted.overlay.*, user.overlay.*), which would make a layer show other files than it has.
     """
-    return name == _CAPABILITY or (name.startswith("user.") and not name.startswith("user.overlay."))
+    return name == CAPABILITY or (name.startswith("user.") and not name.startswith("user.overlay."))
 
 
 def is_whiteout(status: os.stat_result) -> bool:
@@ -142,7 +142,8 @@ def is_whiteout(status: os.stat_result) -> bool:
     return S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
-def _is_opaque(layer: int, path: bytes) -> bool:
+def is_opaque(layer: int, path: bytes) -> bool:
+    """Whether the directory at `path` of a layer hides what lower layers have in it. Raises OSError."""
     fd = os.open(path, _FOLDER, dir_fd=layer)
     try:
         return os.getxattr(fd, OPAQUE) == b"y"

@@ -141,7 +141,7 @@ def test_global_flags_stand_before_the_verb(argv: list[str], verb_: str, help_: 
         (["stop", "-t", "99999999999999999999", "c"], "invalid number"),
         (["stop", "-t", "٣", "c"], "invalid number"),
         (["ps", "--filter", "foo"], "bad format of filter: expected name=value"),
-        (["inspect", "--type", "volume", "x"], "it is not one of: container, image"),
+        (["inspect", "--type", "plugin", "x"], "it is not one of: container, image, volume"),
         (["plan", "--format", "yaml", "x"], "it is not one of: text, json"),
         (["run"], "'cloche run' requires at least 1 argument; hint: cloche run [OPTIONS] IMAGE [COMMAND] [ARG...]"),
         (["run", "-it"], "'cloche run' requires at least 1 argument"),
@@ -199,19 +199,19 @@ def test_verbs_of_two_words() -> None:
     assert parse(["network", "rm", "--help"]).verb == parse(["help", "network", "rm"]).verb == "network rm"
     with pytest.raises(Invalid, match="did you mean 'cloche network connect'"):
         parse(["network", "conect", "a", "b"])
-    with pytest.raises(Unsupported, match="cloche volume is not there yet"):
-        parse(["volume", "ls"])
+    assert parse(["volume", "list"]).verb == "volume ls" and parse(["volume"]).help
+    with pytest.raises(Unsupported, match="cloche plugin is not there yet"):
+        parse(["plugin", "ls"])
 
 
 @pytest.mark.parametrize(
     ("argv", "flag"),
     [
-        (["rm", "-v", "x"], "volumes"),
-        (["rm", "-fv", "x"], "volumes"),
-        (["ps", "-s"], "size"),
-        (["inspect", "--size", "x"], "size"),
-        (["logs", "--until", "1", "x"], "until"),
-        (["load", "--platform", "x"], "platform"),
+        (["rm", "-l", "x"], "link"),
+        (["rm", "-fvl", "x"], "link"),
+        (["volume", "ls", "--cluster"], "cluster"),
+        (["rm", "-l", "x"], "link"),
+        (["rmi", "--platform", "x", "y"], "platform"),
         (["create", "-d", "x"], "detach"),
         (["plan", "--explain", "x"], "explain"),
         (["start", "--checkpoint", "x", "y"], "checkpoint"),

@@ -14,6 +14,7 @@ from cloche.cli.flags import verb
 from cloche.cli.requests import exec_request, run_request
 from cloche.engine.request import (
     Connection,
+    DeviceLimit,
     ExecRequest,
     FileMount,
     HostDevice,
@@ -23,10 +24,11 @@ from cloche.engine.request import (
     Ulimit,
 )
 from cloche.errors import Invalid, Unsupported
-from cloche.oci.runtime import IdMapping
+from cloche.oci.runtime import DeviceRule, IdMapping
 
 FILES = {
     "/cwd/vars": b"# a comment\nA=from the file\nC\nD\n",
+    "/labels": b"# mine\na=1\nb=2\nc\n",
     "/profile.json": b'{"defaultAction": "SCMP_ACT_ERRNO"}',
     "/bad.json": b"{",
     "/latin": b"X=\xe9\n",
@@ -82,6 +84,7 @@ FLAGS: list[tuple[list[str], str, object]] = [
     (["--restart", "always"], "restart", "always"),
     (["--restart", "on-failure:3"], "restart_tries", 3),
     (["-d"], "detach", True),
+    (["-a", "STDOUT", "--attach", "stderr", "-a", "stdout"], "attach", ("stdout", "stderr")),
     (["--detach-keys", "ctrl-a,d"], "detach_keys", "ctrl-a,d"),
     (["--sig-proxy=false"], "sig_proxy", False),
     ([], "sig_proxy", True),
@@ -93,16 +96,40 @@ FLAGS: list[tuple[list[str], str, object]] = [
     (["-c", "512"], "resources.cpu_shares", 512),
     (["--cpuset-cpus", "0-1"], "resources.cpuset_cpus", "0-1"),
     (["--pids-limit", "10"], "resources.pids", 10),
+    (["--cpu-period", "50000"], "resources.cpu_period", 50000),
+    (["--cpu-quota", "-1"], "resources.cpu_quota", -1),
+    (["--cpu-rt-period", "100000"], "resources.cpu_rt_period", 100000),
+    (["--cpu-rt-period", "9", "--cpu-rt-runtime", "5"], "resources.cpu_rt_runtime", 5),
+    (["--cpuset-mems", "0-1"], "resources.cpuset_mems", "0-1"),
+    (["--memory-swappiness", "0"], "resources.swappiness", 0),
+    ([], "resources.swappiness", -1),
+    (["--oom-kill-disable"], "resources.oom_kill_disable", True),
+    (["--blkio-weight", "300"], "resources.blkio_weight", 300),
+    (["--blkio-weight-device", "/dev/sda:500"], "resources.rates", (DeviceLimit("weight", "/dev/sda", 500),)),
+    (["--device-read-bps", "/dev/sda:1mb"], "resources.rates", (DeviceLimit("read_bps", "/dev/sda", 1 << 20),)),
+    (["--device-write-bps", "/dev/sda:1"], "resources.rates", (DeviceLimit("write_bps", "/dev/sda", 1),)),
+    (["--device-read-iops", "/dev/sda:1000"], "resources.rates", (DeviceLimit("read_iops", "/dev/sda", 1000),)),
+    (["--device-write-iops", "/dev/sda:0"], "resources.rates", (DeviceLimit("write_iops", "/dev/sda", 0),)),
+    (["--device-cgroup-rule", "c 13:* rw"], "files.device_rules", (DeviceRule(True, "c", 13, -1, "rw"),)),
+    (["--log-driver", "local"], "log.driver", "local"),
+    (["--log-opt", "max-size=1m", "--log-opt", "max-file=2"], "log.options", (("max-size", "1m"), ("max-file", "2"))),
+    (["--cgroup-parent", "/mine"], "cgroup_parent", "/mine"),
+    (["--domainname", "example.org"], "domainname", "example.org"),
+    (["--label-file", "/labels", "-l", "b=3"], "labels", (("a", "1"), ("b", "3"))),
     (["--shm-size", "1m"], "files.shm_size", 1 << 20),
     (["--read-only"], "files.read_only", True),
     (["-v", "./data:/data:ro,rshared"], "files.mounts", (FileMount("bind", "/data", "/cwd/data", True, "rshared"),)),
     (["--mount", "type=bind,src=/a,dst=/b"], "files.mounts", (FileMount("bind", "/b", "/a"),)),
+    (["-v", "data:/data:nocopy"], "files.mounts", (FileMount("volume", "/data", "data", copy=False),)),
+    (["--volumes-from", "a:ro", "--volumes-from", "b"], "files.volumes_from", ("a:ro", "b")),
     (
         ["--tmpfs", "/x:size=64m,mode=1777"],
         "files.mounts",
         (FileMount("tmpfs", "/x", options=("size=64m", "mode=1777")),),
     ),
     (["--device", "/dev/fuse"], "files.devices", (HostDevice("/dev/fuse", "/dev/fuse"),)),
+    (["--device", "vendor.com/class=name"], "files.cdi", ("vendor.com/class=name",)),
+    (["--gpus", "all"], "files.gpus", "all"),
     (["--network", "host"], "network", "host"),
     ([], "network", "bridge"),
     ([], "networking", Networking()),
@@ -123,6 +150,14 @@ FLAGS: list[tuple[list[str], str, object]] = [
     (["--dns-search", "a.b"], "networking.dns_search", ("a.b",)),
     (["--dns-opt", "ndots:1"], "networking.dns_options", ("ndots:1",)),
     (["--add-host", "a:host-gateway"], "networking.hosts", (("a", "host-gateway"),)),
+    (["--health-cmd", "curl -f localhost"], "health.test", ("CMD-SHELL", "curl -f localhost")),
+    (["--health-interval", "1m30s"], "health.interval", 90 * 10**9),
+    (["--health-timeout", "1.5s"], "health.timeout", 1_500_000_000),
+    (["--health-retries", "5"], "health.retries", 5),
+    (["--health-start-period", "2m"], "health.start_period", 120 * 10**9),
+    (["--health-start-interval", "100ms"], "health.start_interval", 10**8),
+    (["--health-cmd", "x", "--health-on-failure", "restart"], "health.on_failure", "restart"),
+    (["--no-healthcheck"], "health.test", ("NONE",)),
     (["--pid", "container:a"], "namespaces.pid", "container:a"),
     (["--ipc", "shareable"], "namespaces.ipc", "shareable"),
     (["--uts", "host"], "namespaces.uts", "host"),
@@ -139,7 +174,16 @@ FLAGS: list[tuple[list[str], str, object]] = [
     (["--privileged"], "security.privileged", True),
     (["--sysctl", "net.ipv4.ip_forward=1"], "security.sysctls", (("net.ipv4.ip_forward", "1"),)),
 ]
-ELSEWHERE = {"explain", "help", "pull", "platform", "quiet"}  # not the engine's
+ELSEWHERE = {
+    "explain",
+    "help",
+    "pull",
+    "platform",
+    "quiet",
+    "volume-driver",
+    "runtime",
+    "isolation",
+}  # not the engine's
 
 
 @pytest.mark.parametrize(("words", "path", "expected"), FLAGS)
@@ -185,9 +229,8 @@ def test_values_that_cannot_be_meant(words: list[str], message: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["-v", "data:/data"], "a named volume (data) is not there yet; hint: for a directory: -v ./data:/data"),
-        (["-v", "/data"], "an anonymous volume on /data is not there yet"),
-        (["--mount", "target=/x"], "a mount of type volume is not there yet"),
+        (["--mount", "target=/x,volume-driver=nfs"], "mount option volume-driver=nfs is not there yet"),
+        (["--mount", "type=image,source=a,target=/x"], "a mount of type image is not there yet"),
         (["--network", "a,driver-opt=x"], "network option driver-opt is not there yet"),
         (["--security-opt", "apparmor=x"], "--security-opt apparmor is not there yet"),
         (["-v", "/a:/b:Z"], "mount option Z (an SELinux label) is not there yet"),

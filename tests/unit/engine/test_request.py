@@ -65,8 +65,10 @@ def test_privileged_has_all() -> None:
     assert bounding(Security(privileged=True, cap_drop=("ALL",))) == NAMES
 
 
-@pytest.mark.parametrize(("nano", "quota"), [(0, None), (500_000_000, (50_000, 100_000)), (10**7, (1000, 100_000))])
-def test_cpus_as_quota_and_period(nano: int, quota: tuple[int, int] | None) -> None:
+@pytest.mark.parametrize(
+    ("nano", "quota"), [(0, (None, None)), (500_000_000, (50_000, 100_000)), (10**7, (1000, 100_000))]
+)
+def test_cpus_as_quota_and_period(nano: int, quota: tuple[int | None, int | None]) -> None:
     assert bandwidth(Limits(nano_cpus=nano)) == quota
 
 

@@ -22,7 +22,7 @@ from cloche.engine.request import (
     Ulimit,
 )
 from cloche.engine.validation import check, check_exec
-from cloche.errors import Invalid, Unsupported
+from cloche.errors import Invalid
 from cloche.oci.runtime import IdMapping
 
 MB = 1 << 20
@@ -126,7 +126,21 @@ REFUSED: list[tuple[RunRequest, str]] = [
     (mounts(FileMount("bind", "/x", "/a", recursion="foo")), "invalid value for bind-recursive: foo"),
     (mounts(FileMount("bind", "/x", "/a", recursion="readonly")), "requires 'readonly' to be specified"),
     (mounts(FileMount("bind", "/x", "/a", size=1)), "cannot mix 'tmpfs-*' options with mount type 'bind'"),
-    (mounts(FileMount("tmpfs", "/x", "/a")), "a tmpfs has no source, propagation or recursion"),
+    (mounts(FileMount("tmpfs", "/x", "/a")), "a tmpfs has no source, propagation, recursion or idmap"),
+    (mounts(FileMount("bind", "/x", "/a", copy=False)), "cannot mix 'volume-*' options with mount type 'bind'"),
+    (mounts(FileMount("tmpfs", "/x", subpath="a")), "cannot mix 'volume-*' options with mount type 'tmpfs'"),
+    (mounts(FileMount("volume", "/x", "a/b")), "only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"),
+    (mounts(FileMount("volume", "/x", "..")), "invalid characters"),
+    (mounts(FileMount("volume", "/x", "a")), "volume name is too short"),
+    (mounts(FileMount("volume", "/x", "a" * 256)), "more than 255"),
+    (mounts(FileMount("volume", "x")), "mount path must be absolute"),
+    (mounts(FileMount("volume", "/x", "ab", propagation="rshared")), "cannot mix 'bind-*' options"),
+    (mounts(FileMount("volume", "/x", "ab", size=1)), "cannot mix 'tmpfs-*' options"),
+    (mounts(FileMount("volume", "/x", "ab", subpath="../etc")), "must be a relative path within the volume"),
+    (mounts(FileMount("volume", "/x", "ab", subpath="/etc")), "must be a relative path within the volume"),
+    (mounts(FileMount("volume", "/x", subpath="etc")), "a new volume has nothing below it"),
+    (mounts(FileMount("bind", "/x", "/a", idmap=True)), "the container has no user namespace; hint: --userns auto"),
+    (RunRequest("x", files=Files(volumes_from=("a:x",))), "invalid volumes-from 'a:x'"),
     (mounts(FileMount("tmpfs", "/x", mode=0o10000)), "the size or mode is out of range"),
     (mounts(FileMount("tmpfs", "/x", options=("evil",))), "invalid tmpfs option 'evil'"),
     (mounts(FileMount("tmpfs", "/x", options=("size=",))), "invalid tmpfs option 'size='"),
@@ -228,11 +242,6 @@ def test_what_needs_links_of_its_own() -> None:
             check(RunRequest("x", network=network, networking=Networking((Connection("a", ip="10.0.0.1"),))))
     with pytest.raises(Invalid, match="port publishing and the container type network mode"):
         check(RunRequest("x", network="container:a", networking=Networking(ports=(PortMapping(80),))))
-
-
-def test_volumes_are_not_there_yet() -> None:
-    with pytest.raises(Unsupported, match="volumes are not there yet"):
-        check(mounts(FileMount("volume", "/x", "data")))
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,11 @@ ENDPOINTS = (
     Endpoint(NETWORKS[2], ("172.17.0.4",), "02:42:ac:11:00:04", (), "clID-12", "eth2"),
 )
 PORTS = (Port("0.0.0.0", "tcp", 8080, 80), Port("::", "tcp", 8080, 80), Port("127.0.0.1", "udp", 5353, 53))
+VOLUMES = (
+    Mount("/data", "bind", "/store/volumes/data/_data", ("bind", "rw", "rprivate", "idmap")),
+    Mount("/part", "bind", "/store/volumes/data/_data", ("bind", "ro", "rprivate", "idmap"), below="some/part"),
+    Mount("/host", "bind", "/srv", ("rbind", "rw", "rprivate")),
+)
 
 
 def bundle(spec: Spec, root: Overlay | Folder = ROOT) -> Bundle:
@@ -117,6 +122,7 @@ def made() -> dict[str, Plan]:
     return v1 | {
         "network": plan(attached, HOSTS["v1"]),
         "v2": plan(bundle(FULL.replace(resources=LIMITS.replace(cpuset_cpus=""))), HOSTS["v2"]),
+        "volumes": plan(bundle(userns.replace(resources=Resources(), mounts=(*MOUNTS[:4], *VOLUMES))), HOSTS["v2"]),
         "userns": plan(bundle(userns.replace(resources=Resources(), mounts=MOUNTS[:4])), HOSTS["v2"]),
         "folder": plan(bundle(without.replace(mounts=MOUNTS[:4]), Folder("/srv/root")), HOSTS["none"]),
         "exec-v1": plan_joining(joining, HOSTS["v1"]),

@@ -6,11 +6,12 @@ import os
 import socket
 from array import array
 from collections.abc import Iterator
+from contextlib import closing
 from struct import pack
 
 import pytest
 
-from cloche.runtime.bell import DONE, FAILED, TOKEN
+from cloche.runtime.bell import DONE, FAILED, TOKEN, Bell
 from cloche.runtime.execution import Execution, StepFailed
 from cloche.step.base import Ref
 from cloche.step.stored import StoredPlan
@@ -20,7 +21,7 @@ STAGE, INIT = 1, 2
 PLAN = StoredPlan(9, ((3, Await("cloned", (Ref("pid", "pid"), Ref("pidfd")))), (7, Await("ready", ()))), b"", {})
 
 
-class Bell:
+class Actors:
     """Both of bell's processes, at the other end of the control socket."""
 
     def __init__(self, making: Execution) -> None:
@@ -36,22 +37,21 @@ class Bell:
 @pytest.fixture
 def making() -> Iterator[Execution]:
     before = set(os.listdir("/proc/self/fd"))
-    made = Execution(PLAN, -1, (0, 1, 2))
-    yield made
-    made.close()
+    with closing(Bell()) as bell, Execution(PLAN, bell, (0, 1, 2)) as made:
+        yield made
     assert set(os.listdir("/proc/self/fd")) <= before, "every descriptor is closed"
 
 
 @pytest.fixture
-def bell(making: Execution) -> Iterator[Bell]:
-    made = Bell(making)
+def bell(making: Execution) -> Iterator[Actors]:
+    made = Actors(making)
     assert making.advance() == "cloned"
     yield made
     made.sock.close()
     making.close()
 
 
-def test_in_their_order(making: Execution, bell: Bell) -> None:
+def test_in_their_order(making: Execution, bell: Actors) -> None:
     assert not making.receive(), "nothing has come"
     bell.say(TOKEN, STAGE, 4711, fd=0)
     assert making.receive()
@@ -62,7 +62,7 @@ def test_in_their_order(making: Execution, bell: Bell) -> None:
     assert making.receive()
 
 
-def test_init_that_is_ready_before_the_stage_has_said_who_it_is(making: Execution, bell: Bell) -> None:
+def test_init_that_is_ready_before_the_stage_has_said_who_it_is(making: Execution, bell: Actors) -> None:
     bell.say(TOKEN, INIT, 1)
     assert not making.receive()
     assert not making.receive()
@@ -75,7 +75,7 @@ def test_init_that_is_ready_before_the_stage_has_said_who_it_is(making: Executio
     assert not making.overtaken()
 
 
-def test_init_that_fails_before_the_stage_has_said_who_it_is(making: Execution, bell: Bell) -> None:
+def test_init_that_fails_before_the_stage_has_said_who_it_is(making: Execution, bell: Actors) -> None:
     bell.say(FAILED, INIT, 13, b"why")
     assert not making.receive()
     bell.say(TOKEN, STAGE, 4711, fd=0)
@@ -87,7 +87,7 @@ def test_init_that_fails_before_the_stage_has_said_who_it_is(making: Execution, 
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_a_stage_that_ends_without_a_word(making: Execution, bell: Bell, early: bool) -> None:
+def test_a_stage_that_ends_without_a_word(making: Execution, bell: Actors, early: bool) -> None:
     if early:
         bell.say(TOKEN, INIT, 1, fd=0)
         assert not making.receive()
@@ -98,7 +98,7 @@ def test_a_stage_that_ends_without_a_word(making: Execution, bell: Bell, early: 
     assert making.pid == 0
 
 
-def test_the_stages_own_failure(making: Execution, bell: Bell) -> None:
+def test_the_stages_own_failure(making: Execution, bell: Actors) -> None:
     bell.say(FAILED, STAGE, 1)
     with pytest.raises(StepFailed) as caught:
         making.receive()

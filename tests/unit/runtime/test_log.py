@@ -319,8 +319,9 @@ def test_pairs_are_rotated_at_their_size_and_only_the_newest_kept(tmp_path: Path
             take_all(writer, pipes[STDOUT], STDOUT)
             there = sequences(str(tmp_path))
             assert len(there) <= 3
+            # a record may begin where there is one byte of room, and another be written that says nothing yet
             assert all(
-                sum((tmp_path / f"log.{n}.{part}").stat().st_size for part in ("raw", "idx")) <= 116 for n in there
+                sum((tmp_path / f"log.{n}.{part}").stat().st_size for part in ("raw", "idx")) <= 132 for n in there
             )
     kept = of_stream(tmp_path, STDOUT)
     assert kept.endswith(b"0098\n0099\n")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from cloche.errors import Invalid
-from cloche.runtime.timestamp import SECOND, format_time, parse_duration, parse_time
+from cloche.runtime.timestamp import SECOND, format_time, format_time_short, parse_duration, parse_time
 
 NOW = 1_704_164_645 * SECOND  # 2024-01-02T03:04:05Z
 
@@ -28,9 +28,17 @@ def test_a_moment_is_written_with_nine_digits(moment: int, text: str) -> None:
     assert parse_time(text, 0) == moment
 
 
+@pytest.mark.parametrize(
+    ("rest", "text"),
+    [(123_456_789, ".123456789"), (120_000_000, ".12"), (7_000, ".000007"), (0, ""), (100, ".0000001")],
+)
+def test_in_documents_without_zeros_at_its_end_as_go_writes_it(rest: int, text: str) -> None:
+    assert format_time_short(NOW + rest) == f"2024-01-02T03:04:05{text}Z"
+
+
 @given(some.integers(-(2**62), 2**62))
 def test_what_is_written_is_read_back(moment: int) -> None:
-    assert parse_time(format_time(moment), 0) == moment
+    assert parse_time(format_time(moment), 0) == parse_time(format_time_short(moment), 0) == moment
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cloche.cli.verbs.export import write_all
+from cloche.cli.archives import write_all
 from cloche.engine import copying
 from cloche.engine.containers import Engine
 from cloche.errors import Invalid

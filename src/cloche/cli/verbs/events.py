@@ -8,8 +8,9 @@ from time import time
 from cloche.cli.rendering import shown
 from cloche.engine import events
 from cloche.engine.containers import Engine
+from cloche.engine.courses import each
 from cloche.engine.units import moment
-from cloche.errors import Invalid, printable
+from cloche.errors import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from cloche.cli.arguments import Parsed
     from cloche.engine.events import Event
-
-FILTERS = ("container", "event", "image", "label", "type")
 
 
 def document(event: Event) -> dict[str, Any]:
@@ -45,37 +44,15 @@ def line(event: Event) -> str:
     return printable(f"{stamp} {event.kind} {event.action} {event.actor}" + (f" ({pairs})" if pairs else ""))
 
 
-def matches(event: Event, name: str, value: str) -> bool:
-    """Whether one filter lets it through."""
-    if name == "type":
-        return event.kind == value
-    if name == "event":
-        return event.action == value or event.action.partition(":")[0] == value
-    if name == "label":
-        key, given, wanted = value.partition("=")
-        return key in event.attributes and (not given or event.attributes[key] == wanted)
-    if name == "container":
-        known = event.attributes.get("name")
-        return event.kind == "container" and (event.actor.startswith(value) or known == value.lstrip("/"))
-    familiar = event.attributes.get("image", "") or event.attributes.get("name", "")
-    return value in (familiar, familiar.rpartition("/")[2], familiar.rpartition("/")[2].partition(":")[0], event.actor)
-
-
 def main(parsed: Parsed) -> int:
     """See `cloche events --help`."""
     filters = parsed.filters()
-    for name, value in filters:
-        if name not in FILTERS:
-            raise Invalid(f"filter {name}={value}", "invalid filter", f"one of {', '.join(FILTERS)}")
+    events.check_filters(filters)
     since = moment(parsed.text("since"), time()) if parsed.text("since") else 0
     until = moment(parsed.text("until"), time()) if parsed.text("until") else 0
     engine = Engine(parsed.root or None)
     after = 0 if since or until else events.last(engine.db)
     form = parsed.text("format")
-    for event in events.follow(engine, after, until):
-        if event.time < since:
-            continue
-        names = {name for name, _ in filters}
-        if all(any(matches(event, n, v) for n, v in filters if n == name) for name in names):
-            print(shown(form, document(event)) if form else line(event), flush=True)
+    for event in each(engine.store, events.following(engine, after, since, until, filters)):
+        print(shown(form, document(event)) if form else line(event), flush=True)
     return 0

@@ -7,7 +7,6 @@ from time import time
 from cloche.cli.table import listing, short_id
 from cloche.engine.containers import Engine
 from cloche.engine.units import human_duration, human_size
-from cloche.errors import Invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cloche.cli.arguments import Parsed
+    from cloche.engine.containers import Container
     from cloche.image.store import Image
 
 DEFAULT = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
@@ -27,8 +27,13 @@ HEADINGS = {
     "CreatedSince": "CREATED",
     "CreatedAt": "CREATED AT",
     "Size": "SIZE",
+    "Containers": "CONTAINERS",
+    "VirtualSize": "SIZE",
+    "SharedSize": "SHARED SIZE",
+    "UniqueSize": "UNIQUE SIZE",
 }
 NONE = "<none>"
+COUNTED = ("Containers", "SharedSize", "UniqueSize")
 
 
 def names(image: Image) -> Iterator[tuple[str, str, str]]:
@@ -44,8 +49,8 @@ def names(image: Image) -> Iterator[tuple[str, str, str]]:
         yield NONE, NONE, NONE
 
 
-def rows(image: Image, now: float, whole: bool) -> Iterator[dict[str, Any]]:
-    """An image's rows, with Docker's names of cells."""
+def rows(image: Image, now: float, whole: bool, more: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """An image's rows, with Docker's names of cells; more: those that are counted only where they are asked for."""
     from time import localtime, strftime
 
     created = image.created / (1e9 if image.created > 1e12 else 1)
@@ -58,43 +63,41 @@ def rows(image: Image, now: float, whole: bool) -> Iterator[dict[str, Any]]:
             "CreatedSince": human_duration(now - created) + " ago" if created else "N/A",
             "CreatedAt": strftime("%Y-%m-%d %H:%M:%S %z %Z", localtime(created)) if created else "N/A",
             "Size": human_size(image.size),
+            "VirtualSize": human_size(image.size),
+            **more,
         }
 
 
-def select(parsed: Parsed, found: list[Image]) -> list[dict[str, Any]]:
-    """The rows that are asked for. Raises Invalid for a filter that is none."""
-    now, wanted = time(), parsed.arguments[0] if parsed.arguments else ""
+def _counted(engine: Engine, image: Image, everything: list[Image], used: list[Container]) -> dict[str, str]:
+    from cloche.engine.pruning import image_sizes
+
+    sizes = [human_size(size) for size in image_sizes(engine, image, everything)]
+    return dict(zip(COUNTED, (str(sum(c.image_id == image.id for c in used)), *sizes), strict=True))
+
+
+def select(parsed: Parsed, engine: Engine) -> list[dict[str, Any]]:
+    """The rows that are asked for. Raises Invalid for a filter that is none, NotFound for an image of one."""
+    from cloche.engine.filtering import is_named, kept
+
+    filters, now = parsed.filters(), time()
+    found = kept(engine, engine.images.images(), filters)
+    patterns = [value for name, value in filters if name == "reference"]
+    wanted = parsed.arguments[:1]
+    counting = any(word in parsed.text("format") for word in COUNTED)
+    everything, used = (engine.images.images(), engine.containers()) if counting else ([], [])
     out = []
-    for name, value in parsed.filters():
-        if name == "dangling":
-            found = [i for i in found if (not i.references) == (value in ("true", "1"))]
-        elif name == "label":
-            key, given, text = value.partition("=")
-            found = [
-                i
-                for i in found
-                if key in dict(i.config.config.labels) and (not given or dict(i.config.config.labels)[key] == text)
-            ]
-        elif name == "reference":
-            wanted = value
-        else:
-            raise Invalid(f"filter {name}={value}", "invalid filter", "dangling, label or reference")
     for image in found:
-        for row in rows(image, now, parsed.on("no-trunc")):
-            if not wanted or _matches(wanted, row["Repository"], row["Tag"]):
+        more = _counted(engine, image, everything, used) if counting else dict.fromkeys(COUNTED, "N/A")
+        for row in rows(image, now, parsed.on("no-trunc"), more):
+            repository, tag = row["Repository"], row["Tag"]
+            if all(is_named(some, repository, tag) for some in (patterns, wanted) if some):
                 out.append(row)
     return out
 
 
-def _matches(wanted: str, repository: str, tag: str) -> bool:
-    from fnmatch import fnmatchcase
-
-    return fnmatchcase(repository, wanted) or fnmatchcase(f"{repository}:{tag}", wanted)
-
-
 def main(parsed: Parsed) -> int:
     """See `cloche images --help`."""
-    found = select(parsed, Engine(parsed.root or None).images.images())
+    found = select(parsed, Engine(parsed.root or None))
     if parsed.on("quiet") and not parsed.text("format"):
         for ident in dict.fromkeys(row["ID"] for row in found):
             print(ident)

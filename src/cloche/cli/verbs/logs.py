@@ -6,7 +6,9 @@ import sys
 from time import time_ns
 
 from cloche.engine.containers import Engine
-from cloche.engine.database import RESTARTING, RUNNING
+from cloche.engine.courses import batches
+from cloche.engine.logdrivers import details
+from cloche.engine.output import lines
 from cloche.errors import Invalid
 
 TYPE_CHECKING = False
@@ -28,39 +30,24 @@ def tail_of(text: str) -> int | None:
 
 def main(parsed: Parsed) -> int:
     """See `cloche logs --help`."""
-    from cloche.runtime.loglines import LineFollower, read
     from cloche.runtime.timestamp import format_time, parse_time
 
     engine = Engine(parsed.root or None)
     container = engine.find(parsed.arguments[0])
     since = parse_time(parsed.text("since"), time_ns()) if parsed.text("since") else None
+    until = parse_time(parsed.text("until"), time_ns()) if parsed.text("until") else None
     tail, stamps = tail_of(parsed.text("tail")), parsed.on("timestamps")
+    said = details(container.config).encode() + b" " if parsed.on("details") else b""
 
     def show(line: Line) -> None:
         out = sys.stderr.buffer if line.stream == 2 else sys.stdout.buffer
-        out.write((format_time(line.time).encode() + b" " if stamps and line.begins else b"") + line.data)
+        stamp = format_time(line.time).encode() + b" " if stamps and line.begins else b""
+        out.write(stamp + (said if line.begins else b"") + line.data)
 
-    directory = engine.log_directory(container)
-    if not (parsed.on("follow") and container.status in (RUNNING, RESTARTING)):
-        for line in read(directory, since=since, tail=tail):
+    shown = lines(engine, container, lambda line: line, parsed.on("follow"), since, until, tail)
+    for batch in batches(engine.store, shown):
+        for line in batch:
             show(line)
-        return 0
-    import select
-
-    from cloche.engine.waiting import Waiting
-
-    with LineFollower(directory, since=since, tail=tail) as lines:
-        ending = Waiting(engine.keeper, container.id)
-        while True:
-            while found := lines.read():
-                for line in found:
-                    show(line)
-            sys.stdout.flush()
-            sys.stderr.flush()
-            poll = select.poll()
-            poll.register(lines.fileno(), select.POLLIN)
-            poll.register(ending.fileno(), select.POLLIN)
-            if any(fd == ending.fileno() for fd, _ in poll.poll()) and ending.result() is not None:
-                for line in lines.rest():
-                    show(line)
-                return 0
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0

@@ -24,6 +24,7 @@ HEADINGS = {
     "Driver": "DRIVER",
     "Scope": "SCOPE",
     "IPv6": "IPV6",
+    "IPv4": "IPV4",
     "Internal": "INTERNAL",
     "Labels": "LABELS",
     "CreatedAt": "CREATED AT",
@@ -75,6 +76,7 @@ def _row(network: Network, whole: bool) -> dict[str, Any]:
         "Driver": network.driver,
         "Scope": "local",
         "IPv6": str(any(s.range.wide for s in network.subnets)).lower(),
+        "IPv4": str(any(not s.range.wide for s in network.subnets)).lower(),
         "Internal": str(network.internal).lower(),
         "Labels": ",".join(f"{k}={v}" for k, v in labels.items()),
         "CreatedAt": strftime("%Y-%m-%d %H:%M:%S %z %Z", localtime(network.created / 1e9)),
@@ -125,8 +127,7 @@ def inspect(parsed: Parsed) -> int:
     engine, found, code = Engine(parsed.root or None), [], 0
     for name in parsed.arguments:
         try:
-            fixed = next((n for n in engine.networks.without_links() if n.name == name), None)
-            found.append(network(engine, fixed or engine.networks.find(name)))
+            found.append(network(engine, engine.networks.look_up(name)))
         except Error as error:
             print(f"cloche: {error}", file=sys.stderr)
             code = 1

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from time import time
 
-from cloche.cli.table import command_text, label_heading, listing, short_id
+from cloche.cli.table import command_text, ellipsis, label_heading, listing, short_id
 from cloche.engine import ports
 from cloche.engine.containers import Engine
 from cloche.engine.database import RESTARTING, RUNNING
-from cloche.engine.units import human_duration, status
+from cloche.engine.units import human_duration, human_size, status
 from cloche.errors import Conflict, Invalid, NotFound
 
 TYPE_CHECKING = False
@@ -33,16 +33,15 @@ HEADINGS = {
     "Labels": "LABELS",
     "Mounts": "MOUNTS",
     "Networks": "NETWORKS",
+    "LocalVolumes": "LOCAL VOLUMES",
+    "Size": "SIZE",
     "Label": label_heading,
 }
-FILTERS = ("id", "name", "label", "status", "exited", "ancestor", "before", "since", "network")
+FILTERS = ("id", "name", "label", "status", "exited", "ancestor", "before", "since", "network", "volume", "health")
 
 
 def row(container: Container, now: float, whole: bool) -> dict[str, Any]:
-    """A container's cells, with Docker's names."""
-    labels = dict(container.config.labels)
-    from time import localtime, strftime
-
+    """The cells of the usual table, with Docker's names."""
     state = status(
         container.state,
         container.started / 1e9,
@@ -50,22 +49,46 @@ def row(container: Container, now: float, whole: bool) -> dict[str, Any]:
         now=now,
         code=None if container.exit_code < 0 else container.exit_code,
         out_of_memory=container.oom,
+        health=container.health,
     )
     return {
         "ID": short_id(container.id, whole),
         "Names": container.name,
         "Image": container.image,
         "Command": command_text(container.config.args, whole),
-        "CreatedAt": strftime("%Y-%m-%d %H:%M:%S %z %Z", localtime(container.created / 1e9)),
         "RunningFor": human_duration(now - container.created / 1e9) + " ago",
         "Ports": ports.shown(container.ports, container.config.exposed) if container.status == RUNNING else "",
-        "State": container.state,
         "Status": state,
+    }
+
+
+def more(container: Container, whole: bool, networks: list[str], size: str) -> dict[str, Any]:
+    """The other cells, for `--format`. size: of what it has written, where that is asked for."""
+    from time import localtime, strftime
+
+    labels = dict(container.config.labels)
+    return {
+        "CreatedAt": strftime("%Y-%m-%d %H:%M:%S %z %Z", localtime(container.created / 1e9)),
+        "State": container.state,
         "Labels": ",".join(f"{k}={v}" for k, v in labels.items()),
-        "Mounts": ",".join(m.source for m in container.config.request.files.mounts if m.kind == "bind"),
-        "Networks": container.config.request.network,
+        "Mounts": ",".join(m.source if whole else ellipsis(m.source, 15) for m in container.config.mounts if m.source),
+        "Networks": ",".join(networks),
+        "LocalVolumes": str(sum(m.kind == "volume" for m in container.config.mounts)),
+        "Size": size,
         "Label": lambda key: labels.get(key, ""),
     }
+
+
+def networks_of(container: Container, joined: dict[str, list[str]]) -> list[str]:
+    """The names of its networks; the mode of one that has none (host, none, container:ID)."""
+    return joined.get(container.id) or [container.config.request.network]
+
+
+def _sizes(engine: Engine, containers: list[Container]) -> dict[str, str]:
+    from cloche.engine.pruning import sizes_of
+
+    found = sizes_of(engine, containers)
+    return {ident: f"{human_size(own)} (virtual {human_size(whole)})" for ident, (own, whole) in found.items()}
 
 
 def matches(container: Container, name: str, value: str, everything: list[Container]) -> bool:
@@ -88,8 +111,10 @@ def matches(container: Container, name: str, value: str, everything: list[Contai
         if other is None:
             raise Invalid(f"filter {name}={value}", "there is no such container")
         return container.created < other.created if name == "before" else container.created > other.created
-    if name == "network":
-        return container.config.request.network == value
+    if name == "volume":
+        return any(value in (m.source, m.target) for m in container.config.mounts if m.kind != "tmpfs")
+    if name == "health":
+        return (container.health or "none") == value
     if name == "status":
         return container.state == value
     return container.id.startswith(value)
@@ -120,6 +145,8 @@ def select(parsed: Parsed, engine: Engine) -> list[Container]:
             "dead",
         ):
             raise Invalid(f"filter status={value}", "there is no such status", "created, running or exited")
+        if name == "health" and value not in ("starting", "healthy", "unhealthy", "none"):
+            raise Invalid(f"filter health={value}", "there is no such health", "starting, healthy, unhealthy or none")
     last = 1 if parsed.on("latest") else parsed.number("last")
     if last is not None and last > 0:
         found = everything[:last]
@@ -133,6 +160,12 @@ def select(parsed: Parsed, engine: Engine) -> list[Container]:
         if name == "ancestor":
             images = [_image(engine, value) for value in values]
             found = [c for c in found if any(descends(c, image) for image in images)]
+            continue
+        if name == "network":
+            ids = {n.id: n.name for n in engine.networks.all()}
+            wanted = {ids.get(value, next((ids[i] for i in ids if i[:12] == value), value)) for value in values}
+            joined = engine.networks.names_of_all()
+            found = [c for c in found if not wanted.isdisjoint(networks_of(c, joined))]
             continue
         test = all if name == "label" else any
         found = [c for c in found if test(matches(c, name, v, everything) for v in values)]
@@ -148,11 +181,19 @@ def _image(engine: Engine, name: str) -> Image | None:
 
 def main(parsed: Parsed) -> int:
     """See `cloche ps --help`."""
-    found = select(parsed, Engine(parsed.root or None))
-    whole, now = parsed.on("no-trunc"), time()
-    if parsed.on("quiet") and not parsed.text("format"):
+    engine = Engine(parsed.root or None)
+    found = select(parsed, engine)
+    whole, now, form = parsed.on("no-trunc"), time(), parsed.text("format")
+    if parsed.on("quiet") and not form:
         for container in found:
             print(short_id(container.id, whole))
         return 0
-    print(listing(parsed.text("format"), DEFAULT, HEADINGS, [row(c, now, whole) for c in found]), end="")
+    joined = engine.networks.names_of_all() if form else {}
+    sized = parsed.on("size") or ".Size" in form
+    sizes = _sizes(engine, found) if sized else {}
+    rows = [row(c, now, whole) for c in found]
+    if form or sized:
+        others = [more(c, whole, networks_of(c, joined), sizes.get(c.id, "0B")) for c in found]
+        rows = [usual | other for usual, other in zip(rows, others, strict=True)]
+    print(listing(form, DEFAULT + "\t{{.Size}}" * sized, HEADINGS, rows), end="")
     return 0

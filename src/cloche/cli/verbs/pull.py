@@ -63,14 +63,35 @@ def main(parsed: Parsed) -> int:
     from cloche.oci.reference import parse
 
     name = parsed.arguments[0]
-    quiet = parsed.on("quiet")
+    quiet, engine = parsed.on("quiet"), Engine(parsed.root or None)
+    if parsed.on("all-tags"):
+        return _every(engine, name, parsed.text("platform"), quiet)
+    reference = parse(name)
+    if not quiet and reference.tag and ":" not in name.rpartition("/")[2]:
+        print(f"Using default tag: {reference.tag}", flush=True)
+    _pull(engine, name, parsed.text("platform"), quiet)
+    return 0
+
+
+def _pull(engine: Engine, name: str, platform: str, quiet: bool) -> None:
+    from cloche.oci.reference import parse
+
     reference = parse(name)
     if not quiet:
-        if reference.tag and ":" not in name.rpartition("/")[2]:
-            print(f"Using default tag: {reference.tag}", flush=True)
         print(f"{reference.tag or reference.digest}: Pulling from {reference.path}", flush=True)
-    pulled = fetch(Engine(parsed.root or None), name, parsed.text("platform"), quiet)
+    pulled = fetch(engine, name, platform, quiet)
     if not quiet:
         _tell(pulled)
     print(parse(pulled.reference))
+
+
+def _every(engine: Engine, name: str, platform: str, quiet: bool) -> int:
+    """All tags of a repository; it ends with the first that cannot be had. Raises Error."""
+    from cloche.errors import Invalid
+    from cloche.image.pull import tags
+
+    if "@" in name or ":" in name.rpartition("/")[2]:
+        raise Invalid(f"pull -a {name}", "tag can't be used with --all-tags/-a", "name the repository alone")
+    for each in tags(name):
+        _pull(engine, each, platform, quiet)
     return 0

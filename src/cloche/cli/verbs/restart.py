@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from cloche.cli.each import each
+from cloche.cli.each import at_once
 from cloche.engine.containers import Engine
 from cloche.engine.signals import signal_number
-from cloche.engine.stopping import restart
+from cloche.engine.stopping import restarting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.cli.arguments import Parsed
+    from cloche.engine.containers import Container
+    from cloche.engine.courses import Course
 
 
 def main(parsed: Parsed) -> int:
@@ -17,11 +19,9 @@ def main(parsed: Parsed) -> int:
     engine = Engine(parsed.root or None)
     number = signal_number(parsed.text("signal")) if parsed.text("signal") else 0
 
-    def again(name: str) -> str:
-        container = engine.find(name)
+    def again(container: Container) -> Course[None]:
         if number:
             container = container.replace(config=container.config.replace(stop_signal=number))
-        restart(engine, container, parsed.number("timeout"))
-        return name
+        return restarting(engine, container, parsed.number("timeout"))
 
-    return each(parsed.arguments, again)
+    return at_once(engine, parsed.arguments, again)

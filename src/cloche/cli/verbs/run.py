@@ -86,7 +86,11 @@ def main(parsed: Parsed) -> int:
                 explainer.show(started.records)
             print(container.id)
             return 0
-        return follow(engine, container, console, explainer, request.sig_proxy, request.detach_keys)
+        shown = tuple(number for number, name in ((1, "stdout"), (2, "stderr")) if request.attached(name))
+        if not shown:
+            print(container.id, flush=True)
+        keys, stdin = request.detach_keys, request.attached("stdin")
+        return follow(engine, container, console, explainer, request.sig_proxy, keys, stdin, shown)
     except Error:
         if request.remove:
             try:

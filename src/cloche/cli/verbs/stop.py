@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from cloche.cli.each import each
+from cloche.cli.each import at_once
 from cloche.engine.containers import Engine
 from cloche.engine.signals import signal_number
+from cloche.engine.stopping import stopping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.cli.arguments import Parsed
+    from cloche.engine.containers import Container
+    from cloche.engine.courses import Course
 
 
 def main(parsed: Parsed) -> int:
@@ -16,11 +19,9 @@ def main(parsed: Parsed) -> int:
     engine = Engine(parsed.root or None)
     number = signal_number(parsed.text("signal")) if parsed.text("signal") else 0
 
-    def stop(name: str) -> str:
-        container = engine.find(name)
+    def stop(container: Container) -> Course[None]:
         if number:
             container = container.replace(config=container.config.replace(stop_signal=number))
-        engine.stop(container, parsed.number("timeout"))
-        return name
+        return stopping(engine, container, parsed.number("timeout"))
 
-    return each(parsed.arguments, stop)
+    return at_once(engine, parsed.arguments, stop)

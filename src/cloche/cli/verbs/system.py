@@ -11,6 +11,8 @@ from cloche.errors import Invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cloche.cli.arguments import Parsed
     from cloche.engine.pruning import Use
 
@@ -34,22 +36,35 @@ def main(parsed: Parsed) -> int:
 def prune(parsed: Parsed) -> int:
     """See `cloche system prune --help`."""
     images = "images without a container" if parsed.on("all") else "dangling images"
-    warning = f"This will remove all stopped containers, all networks without a container, all {images}."
+    volumes = ", all volumes without a name that no container has" if parsed.on("volumes") else ""
+    warning = f"This will remove all stopped containers, all networks without a container, all {images}{volumes}."
+    if volumes and any(name == "until" for name, _ in parsed.filters()):
+        raise Invalid('The "until" filter is not supported with "--volumes"', "", "volumes have no age")
     if not confirmed(warning, parsed.on("force")):
         return 0
     engine, filters = Engine(parsed.root or None), parsed.filters()
     containers = pruning.prune_containers(engine, filters)
     networks = pruning.prune_networks(engine, filters)
+    emptied = _prune_volumes(engine, filters) if volumes else pruning.Pruned()
     gone = pruning.prune_images(engine, parsed.on("all"), filters)
     for title, names in (
         ("Deleted Containers", containers.removed),
         ("Deleted Networks", networks),
+        ("Deleted Volumes", emptied.removed),
         ("Deleted Images", gone.removed),
     ):
         if names:
             print(f"{title}:", *names, "", sep="\n")
-    print(f"Total reclaimed space: {human_size(containers.size + gone.size, 4)}")
+    print(f"Total reclaimed space: {human_size(containers.size + emptied.size + gone.size, 4)}")
     return 0
+
+
+def _prune_volumes(engine: Engine, filters: Iterable[tuple[str, str]]) -> pruning.Pruned:
+    from cloche.engine.volumes import Volumes
+
+    volumes = Volumes(engine.store, engine.db)
+    found = [v for v in volumes.all() if pruning.matches(dict(v.labels), 0, filters)]
+    return pruning.prune_volumes(volumes, found)
 
 
 def row(use: Use) -> dict[str, str]:
@@ -73,6 +88,8 @@ def df(parsed: Parsed) -> int:
         return 0
     if parsed.text("format"):
         raise Invalid("system df -v", "a format is for the short form only", "leave out -v or --format")
+    from cloche.engine.volumes import Volumes
+
     images, containers = engine.images.images(), engine.containers()
     lines = ["REPOSITORY:TAG\tIMAGE ID\tSIZE\tSHARED SIZE\tUNIQUE SIZE\tCONTAINERS"]
     for image in images:
@@ -86,5 +103,10 @@ def df(parsed: Parsed) -> int:
     for c in containers:
         room = human_size(pruning.size_of(engine, c))
         lines.append("\t".join((short_id(c.id), c.image, room, c.state, c.name)))
-    print("Containers space usage:\n\n" + align(lines), end="")
+    print("Containers space usage:\n\n" + align(lines))
+    lines = ["VOLUME NAME\tLINKS\tSIZE"]
+    volumes = Volumes(engine.store, engine.db)
+    for volume in volumes.all():
+        lines.append(f"{volume.name}\t{len(volumes.users(volume.name))}\t{human_size(volumes.size(volume))}")
+    print("Local Volumes space usage:\n\n" + align(lines), end="")
     return 0

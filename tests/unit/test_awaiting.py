@@ -1,0 +1,64 @@
+"""Courses in an asyncio loop: what a cancellation does at each moment."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Generator
+from typing import Any, cast
+
+from cloche.awaiting import Driver, Ends, Worker
+from cloche.engine.courses import Ready, Wait
+
+MOMENT = Wait(seconds=0)
+
+
+class Made:
+    """A course of two steps, which tells when the worker is in the second and goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.taken_back = False
+
+    def course(self, more: bool) -> Generator[Any, Ready, str]:
+        try:
+            yield MOMENT
+            self.begun.set()
+            self.go_on.wait(10)
+            if more:
+                yield MOMENT
+        except BaseException:
+            self.taken_back = True
+            raise
+        return "made"
+
+
+def cancelled_in_the_second_step(more: bool) -> tuple[Made, Any]:
+    made, worker = Made(), Worker()
+
+    async def main() -> Any:
+        driver = Driver(worker, cast("Ends", None))
+        task = asyncio.ensure_future(driver.finish(worker.put(made.course, more)))
+        await asyncio.get_running_loop().run_in_executor(None, made.begun.wait, 10)
+        task.cancel()
+        await asyncio.sleep(0)
+        made.go_on.set()
+        return await task
+
+    try:
+        return made, asyncio.run(main())
+    except asyncio.CancelledError as error:
+        return made, error
+    finally:
+        worker.close()
+
+
+def test_one_that_goes_on_takes_back_what_it_has_made() -> None:
+    made, found = cancelled_in_the_second_step(more=True)
+    assert isinstance(found, asyncio.CancelledError)
+    assert made.taken_back
+
+
+def test_in_its_last_step_it_is_too_late_and_what_was_made_is_not_lost() -> None:
+    made, found = cancelled_in_the_second_step(more=False)
+    assert (found, made.taken_back) == ("made", False)
