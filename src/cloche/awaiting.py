@@ -38,19 +38,23 @@ class Worker:
         """Something to do."""
         return self._thread.submit(call, *args, **options)
 
-    async def do(self, call: Callable[..., T], *args: Any) -> tuple[T, BaseException | None]:
-        """What it gives, and the cancellation that came meanwhile: it is the caller's to raise when all is in order."""
-        return await done(self.put(call, *args))
+    async def do(self, call: Callable[..., T], *args: Any, owed: bool = False) -> tuple[T, BaseException | None]:
+        """What it gives, and the cancellation that came meanwhile: it is the caller's to raise when all is in order.
+        owed: as with `done`."""
+        return await done(self.put(call, *args), owed=owed)
 
 
-async def done(task: Future[T], stop: Callable[[], None] | None = None) -> tuple[T, BaseException | None]:
-    """What a thread's work gives, and the cancellation that came meanwhile. stop: makes it end sooner, by an error."""
+async def done(
+    task: Future[T], stop: Callable[[], None] | None = None, owed: bool = False
+) -> tuple[T, BaseException | None]:
+    """What a thread's work gives, and the cancellation that came meanwhile. stop: makes it end sooner, by an error.
+    owed: it is done also when the cancellation comes before it has begun, for it goes on with what has."""
     future, cancelled = asyncio.wrap_future(task), None
     while not future.done():
         try:
             await asyncio.wait([future])
         except asyncio.CancelledError as error:
-            if task.cancel():
+            if not owed and task.cancel():
                 raise  # it had not begun
             cancelled = error
             if stop:
@@ -155,7 +159,7 @@ class Driver:
                         yield one
                     ended, found = await self._advance(stream, NOTHING)
         finally:
-            _, cancelled = await self.worker.do(stream.close)
+            _, cancelled = await self.worker.do(stream.close, owed=True)
             if cancelled:
                 raise cancelled
 
@@ -171,9 +175,9 @@ class Driver:
     ) -> tuple[bool, Any]:
         """One step: whether that was the end, and what it gave. A cancellation meanwhile is thrown in behind it; after
         the end it comes too late, as for asyncio.wait_for of Python 3.11: what was made is the caller's, not lost."""
-        (ended, found), cancelled = await self.worker.do(_step, course, given)
+        (ended, found), cancelled = await self.worker.do(_step, course, given, owed=given is not None)
         while cancelled and not ended:
-            (ended, found), cancelled = await self.worker.do(_step, course, cancelled)
+            (ended, found), cancelled = await self.worker.do(_step, course, cancelled, owed=True)
         return ended, found
 
     async def _wait(self, wanted: Wait) -> Ready:

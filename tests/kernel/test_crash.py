@@ -74,6 +74,15 @@ def stopped(house: House) -> None:
     box.remove()
 
 
+def made_again(house: House) -> None:
+    """By a policy: the second start has no client that would ask for it again."""
+    box = house.client.run("starter", SHELL, detach=True, restart="on-failure:1", network="none")
+    assert box.wait() == 7
+    assert (box.stdout, box.stderr) == (b"out 1\nout 2\n" * 2, b"err 1\nerr 2\n" * 2)
+    assert (box.status, box.inspect()["RestartCount"]) == ("exited", 1)
+    box.remove()
+
+
 def refused(house: House) -> None:
     """A start that fails is refused with the same words, whoever has seen its beginning."""
     from cloche.errors import CommandNotFound
@@ -90,7 +99,7 @@ def check_output(box: Container) -> None:
     assert box.stderr == b"err 1\nerr 2\n"
 
 
-LIVES = (detached, attached_with_input, with_terminal, stopped, refused)
+LIVES = (detached, attached_with_input, with_terminal, stopped, made_again, refused)
 
 
 @pytest.mark.parametrize("way", LIVES, ids=lambda way: way.__name__)

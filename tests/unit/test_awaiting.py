@@ -62,3 +62,48 @@ def test_one_that_goes_on_takes_back_what_it_has_made() -> None:
 def test_in_its_last_step_it_is_too_late_and_what_was_made_is_not_lost() -> None:
     made, found = cancelled_in_the_second_step(more=False)
     assert (found, made.taken_back) == ("made", False)
+
+
+class Counting(Worker):
+    """It tells how much it has been given."""
+
+    asked = 0
+
+    def put(self, call: Any, *args: Any, **options: Any) -> Any:
+        self.asked += 1
+        return super().put(call, *args, **options)
+
+
+def test_a_step_that_has_not_begun_is_no_reason_to_lose_what_the_one_before_has_made() -> None:
+    worker, first, blocked, ended = Counting(), threading.Event(), threading.Event(), []
+
+    def course() -> Generator[Any, Ready, None]:
+        first.set()
+        try:
+            blocked.wait(10)
+            yield MOMENT
+            yield MOMENT
+        except asyncio.CancelledError:
+            ended.append("taken back")
+            raise
+
+    async def main() -> None:
+        task = asyncio.ensure_future(Driver(worker, cast("Ends", None)).finish(worker.put(course)))
+        await asyncio.get_running_loop().run_in_executor(None, first.wait, 10)
+        hold = threading.Event()
+        worker.put(hold.wait, 10)
+        blocked.set()
+        while worker.asked < 4:  # the course, its first step, what holds the worker, its second step
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+        hold.set()
+        await task
+
+    try:
+        asyncio.run(main())
+    except asyncio.CancelledError:
+        ended.append("cancelled")
+    finally:
+        worker.close()
+    assert ended == ["taken back", "cancelled"]

@@ -126,6 +126,9 @@ def start(keeper: Keeper, client: Client, message: dict[str, Any], fds: list[int
         return
     ident, attempt = checked(message["id"]), message["attempt"]
     job = keeper.jobs.get(ident)
+    if (job is None or job.attempt != attempt) and _has_run(keeper, ident, attempt):  # a policy may make it again
+        client.answer({"ok": True, "pid": 0, "fds": [], "records": []})
+        return
     if job:
         if job.state == "aborting" and not job.starters:
             job.attempt = attempt  # nobody knows whose it was, and it will be another
@@ -136,12 +139,15 @@ def start(keeper: Keeper, client: Client, message: dict[str, Any], fds: list[int
         else:
             _join(keeper, job, client, fds)
         return
-    row = keeper.db.execute("SELECT attempt, status, pid FROM containers WHERE id=?", (ident,)).fetchone()
-    past = keeper.db.execute("SELECT 1 FROM exits WHERE id=? AND attempt=?", (ident, attempt)).fetchone()
-    if past or (row and row["attempt"] == attempt and row["status"] != database.CREATED):
-        client.answer({"ok": True, "pid": 0, "fds": [], "records": []})
-        return
     _make(keeper, client, ident, attempt, fds)
+
+
+def _has_run(keeper: Keeper, ident: str, attempt: str) -> bool:
+    """Whether this attempt at a start was made by a keeper that is dead, and has ended."""
+    row = keeper.db.execute("SELECT attempt, status FROM containers WHERE id=?", (ident,)).fetchone()
+    if row and row["attempt"] == attempt and row["status"] != database.CREATED:
+        return True
+    return keeper.db.execute("SELECT 1 FROM exits WHERE id=? AND attempt=?", (ident, attempt)).fetchone() is not None
 
 
 def _make(keeper: Keeper, client: Client, key: str, attempt: str, fds: list[int]) -> None:

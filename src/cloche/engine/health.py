@@ -19,7 +19,7 @@ from cloche.engine.healthchecks import UNHEALTHY, Result, State
 from cloche.engine.holder import note
 from cloche.engine.job import Job
 from cloche.engine.sqlite import sqlite3
-from cloche.errors import Invalid, cause_of
+from cloche.errors import Invalid
 from cloche.kernel.pidfd import KILL, send_signal
 from cloche.kernel.processes import lives
 from cloche.step import stored
@@ -150,7 +150,7 @@ class Health:
     def refused(self, probe: Job, answer: dict[str, Any]) -> None:
         """The command could not be executed."""
         if watch := self._of(probe):
-            self._learn(watch, -1, _message(probe.notes.get("steps", ()), answer))
+            self._learn(watch, -1, probe.cause(answer))
 
     def _of(self, probe: Job) -> Watch | None:
         """Whose check it is, if that runs: a check that ends because its container does says nothing."""
@@ -188,12 +188,3 @@ class Health:
         record(self._keeper.db, watch.job.key, "kill", signal=str(number))
         if patience >= 0:
             self._keeper.after(patience, lambda: None if self._is_over(watch) else send_signal(pidfd, KILL))
-
-
-def _message(steps: Any, answer: dict[str, Any]) -> str:
-    """What is shown of a check that could not be executed."""
-    if "failure" not in answer:
-        return str(answer.get("error"))
-    number, errno, detail = answer["failure"]
-    cause = detail or cause_of(errno)
-    return f"{steps[number - 1]}: {cause}" if 0 < number <= len(steps) else str(cause)

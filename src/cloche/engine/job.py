@@ -13,7 +13,7 @@ import select
 from time import time_ns
 
 from cloche.engine.holder import child_status, note
-from cloche.errors import Error, NotFound
+from cloche.errors import Error, NotFound, cause_of
 from cloche.kernel.pidfd import exit_status
 from cloche.kernel.processes import zombie_status
 from cloche.runtime.bell import STARTED, parse, peek
@@ -184,6 +184,15 @@ class Job:
     def _zombie(self) -> int | None:
         status = zombie_status(self.pid) if self.pid > 0 else None
         return None if status is None else os.waitstatus_to_exitcode(status)
+
+    def cause(self, answer: dict[str, Any]) -> str:
+        """Why it could not be started, in words; the step by its name where the notes have them."""
+        if "failure" not in answer:
+            return str(answer.get("error"))
+        number, errno, detail = answer["failure"]
+        cause = detail or cause_of(errno)
+        steps = self.notes.get("steps", ())
+        return f"{steps[number - 1]}: {cause}" if 0 < number <= len(steps) else str(cause)
 
     def out_of_memory(self) -> bool:
         """Whether the kernel killed something in the container's group for want of memory."""

@@ -17,21 +17,20 @@ from time import monotonic
 from cloche.engine import database, protocol, streams
 from cloche.engine.answers import OPS, Client, answer_start, elsewhere, ending
 from cloche.engine.health import Health
-from cloche.engine.holder import Held, HolderGone, drop, leave, note, reap
+from cloche.engine.holder import Held, HolderGone, child_status, drop, leave, note, reap
 from cloche.engine.job import Job, Jobs
 from cloche.engine.loop import Loop
 from cloche.engine.nameserver import NameServer
 from cloche.engine.openlogs import OpenLogs
 from cloche.engine.records import RecordError, record_created, record_end, record_running
 from cloche.engine.recovery import adopt, hold_ports, make_again
-from cloche.engine.removal import remove_container
 from cloche.engine.restarting import Restarting
 from cloche.engine.settling import Settling, take_down
 from cloche.engine.store import write_whole
 from cloche.engine.tidying import Tidying
 from cloche.errors import Error, said
 from cloche.kernel.netlink import close_shared
-from cloche.kernel.pidfd import kill_and_wait
+from cloche.kernel.pidfd import KILL, kill_and_wait
 from cloche.kernel.pipes import at_end
 from cloche.kernel.processes import boot_id, start_time
 from cloche.runtime.bell import Bell
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from cloche.runtime.bell import Failure
 
 RETRY = 0.5  # seconds between tries of a log that has no room
+REFUSED = 128  # the exit code of a restart that could not be made, as of a start with docker
 
 
 class Keeper(Loop):
@@ -350,20 +350,32 @@ class Keeper(Loop):
                 if pid:
                     os.kill(pid, 9)  # our child and not yet waited for: the pid is its
                     os.waitpid(pid, 0)
+        code = REFUSED
         if "pidfd" in job.held:
             self.unwatch(job.held["pidfd"])
+            if child_status(job.held["pidfd"]) == -KILL:
+                code = 128 + KILL  # somebody was faster
             kill_and_wait(job.held["pidfd"])
+        self._refused(job, answer, code)
+
+    def _refused(self, job: Job, answer: dict[str, Any], code: int) -> None:
+        """Nothing of it runs: record that, undo, and tell; a policy may make it again."""
+        reason, delay = job.cause(answer), None
         try:
-            record_created(self.db, job)
+            if job.again:
+                delay = self.restarting.failed(job, code, reason)
+            else:
+                record_created(self.db, job)
         except RecordError as error:
             note(f"{job.key}: {error}")
-            self.after(RETRY, lambda: self.give_up(job, answer))
+            self.after(RETRY, lambda: self._refused(job, answer, code))
+            return
+        if job.again:
+            self.ended(job, code, reason, delay, ran=False)
             return
         self.forget(job)
         if job.is_probe:
             self.health.refused(job, answer)
-            return
-        if self.restarting.failed(job, answer):
             return
         for client in job.starters:  # now that nothing is left
             client.answer(answer)
@@ -435,8 +447,13 @@ class Keeper(Loop):
             note(f"{job.key}: {error}")
             self.after(RETRY, lambda: self.finish(job))
             return
+        self.ended(job, code, reason, delay)
+
+    def ended(self, job: Job, code: int, reason: str, delay: float | None, ran: bool = True) -> None:
+        """Its end is recorded: undo and drop; it is made again after `delay` seconds, or who waits is told. ran: its
+        program was executed."""
         wakes, job.wakes = (job.wakes, []) if delay is not None else ([], job.wakes)
-        self.forget(job, ended=True)
+        self.forget(job, ended=ran)
         if job.is_probe:
             self.health.ended(job, code)
             return
@@ -461,22 +478,9 @@ class Keeper(Loop):
         drop(self.held, job.key)
         self.jobs.remove(job)
         if job.notes.get("remove"):
-            self.remove(job.key)
+            self.tidying.remove(job.key)
         elif job.notes.get("log_passes"):
             self.tidying.throw_log_away(job.key)
-
-    def remove(self, ident: str) -> None:
-        """--rm: the row, the directory; only of what has ended (a container that could not be started is its
-        client's)."""
-        row = self.db.execute("SELECT status FROM containers WHERE id=? AND remove=1", (ident,)).fetchone()
-        if row and row["status"] == database.EXITED:
-            try:
-                remove_container(self.store, self.db, ident, volumes=True)
-            except (Error, OSError, RecordError) as error:
-                note(f"remove {ident}: {error}")
-                self.after(RETRY, lambda: self.remove(ident))
-                return
-            self.tidying.note_removal()
 
 
 def keep(store: Store, held: Held, holder: _socket.socket, listening: int, linger: float) -> None:

@@ -31,9 +31,12 @@ def order(engine: Engine, container: Container, start: Start, attach: bool, expl
         "oom": _oom_files(engine, container),
         "explain": explained,
         "names": list(start.names),
-        "restart": [request.restart, request.restart_tries] if container.config.comes_back else None,
+        "restart": None,
         "health": None,
     }
+    if container.config.comes_back:
+        notes["restart"] = [request.restart, request.restart_tries]
+        notes["steps"] = [act.step.name() for act in start.plan.acts]  # no client is there to explain a failure
     if any(container.config.log):
         from cloche.engine.logdrivers import buffer, limits
 

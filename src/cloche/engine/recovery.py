@@ -40,7 +40,7 @@ def adopt(keeper: Keeper) -> None:
             keeper.settling.undo(ident, _read_plan(keeper, ident))
     for row in keeper.db.execute("SELECT id FROM containers WHERE status='exited' AND remove=1").fetchall():
         if row["id"] not in keeper.jobs:
-            keeper.remove(row["id"])
+            keeper.tidying.remove(row["id"])
     keeper.restarting.adopt()
     try:
         keeper.names.adopt()
@@ -191,6 +191,8 @@ def make_again(keeper: Keeper, job: Job) -> None:
     Raises RecordError; then call again later.
     """
     kill_and_wait(job.held["pidfd"])
+    if not job.is_exec and not job.starters and keeper.restarting.interrupted(job):
+        return
     record_created(keeper.db, job)
     keeper.forget(job)
     if job.starters and job.content:

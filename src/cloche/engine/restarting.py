@@ -15,8 +15,10 @@ from cloche.engine.answers import ending
 from cloche.engine.healthchecks import UNHEALTHY
 from cloche.engine.holder import note
 from cloche.engine.job import Job
+from cloche.engine.records import record_end
 from cloche.engine.store import write_whole
 from cloche.errors import Invalid
+from cloche.kernel.pidfd import KILL
 from cloche.step import stored
 
 TYPE_CHECKING = False
@@ -35,7 +37,9 @@ def plan_file(directory: str) -> str:
 
 
 def _goes_on(job: Job, code: int, row: Any) -> bool:
-    """What the policy says, or what is to be done with an unhealthy one."""
+    """What the policy says, or what is to be done with an unhealthy one; nobody has asked for its end."""
+    if row["stopped"] or not job.notes.get("restart"):
+        return False
     policy, tries = job.notes["restart"]
     if row["health"] == UNHEALTHY and (job.notes.get("health") or {}).get("on_failure") == "restart":
         return True
@@ -86,15 +90,19 @@ class Restarting:
         """Seconds until a container that has ended is made again; None when it is not. Raises RecordError."""
         if job.is_exec or not job.notes.get("restart"):
             return None
-        row = self._keeper.db.execute(
-            "SELECT stopped, restarts, started, health FROM containers WHERE id=?", (job.key,)
-        ).fetchone()
-        if row is None or row["stopped"] or not _goes_on(job, code, row):
+        row = self._row(job)
+        if row is None or not _goes_on(job, code, row):
             self._delays.pop(job.key, None)
             return None
         if time_ns() - row["started"] >= STEADY:
             self._delays.pop(job.key, None)
         return self._next(job.key)
+
+    def _row(self, job: Job) -> Any:
+        """What is recorded of a container and says whether it is made again; None when it is gone. Raises
+        RecordError."""
+        query = "SELECT stopped, restarts, started, health FROM containers WHERE id=?"
+        return self._keeper.db.execute(query, (job.key,)).fetchone()
 
     def _next(self, key: str) -> float:
         delay = self._delays.get(key, FIRST)
@@ -128,17 +136,26 @@ class Restarting:
             job.again = True
             self._keeper.make(job)
 
-    def failed(self, job: Job, answer: dict[str, Any]) -> bool:
-        """Whether it was a restart that failed: it is tried again, later."""
-        if not job.again:
+    def failed(self, job: Job, code: int, reason: str) -> float | None:
+        """Record a restart that could not be made. Seconds until it is tried again; None when it is not. Raises
+        RecordError."""
+        row = self._row(job)
+        delay = self._next(job.key) if row is not None and _goes_on(job, code, row) else None
+        record_end(self._keeper.db, job, code, reason, delay is not None)
+        return delay
+
+    def interrupted(self, job: Job) -> bool:
+        """Of one that gave up at its gate because a keeper died: whether a policy was making it again. Then it still
+        does; or somebody has asked for its end meanwhile, and this is it. Raises RecordError."""
+        row = self._row(job)
+        if row is None or not row["restarts"]:
             return False
-        error = str(answer.get("error") or answer.get("failure"))
-        done = self._keeper.db.execute(
-            "UPDATE containers SET status='restarting', error=? WHERE id=? AND stopped=0", (error, job.key)
-        )
-        if not done.rowcount:
-            return False
-        self.again(job.key, self._next(job.key), job)
+        again = not row["stopped"] and bool(job.notes.get("restart"))
+        if again:
+            self._keeper.db.execute("UPDATE containers SET status='restarting', pid=0 WHERE id=?", (job.key,))
+        else:
+            record_end(self._keeper.db, job, 128 + KILL, "")
+        self._keeper.ended(job, 128 + KILL, "", FIRST if again else None, ran=False)
         return True
 
     def cancel(self, key: str) -> bool:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from time import monotonic
 
+from cloche.engine.database import EXITED
 from cloche.engine.holder import note
-from cloche.engine.removal import discard_log, sweep, sweep_forsaken
+from cloche.engine.removal import discard_log, remove_container, sweep, sweep_forsaken
 from cloche.engine.sqlite import sqlite3
 from cloche.errors import Error
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 FIRST = 0.5  # seconds after a removal until the trash is looked into: its clients have read the log by then
 QUIET = 0.1  # seconds without a request before it is emptied
+AGAIN = 0.5  # seconds until what could not be removed is removed
 BACKLOG = 256  # containers in it that wait for no quiet
 KEPT_EXITS = 4096
 
@@ -40,6 +42,20 @@ class Tidying:
         if not self._removed:
             self._after(FIRST, self.tidy)
         self._removed += 1
+
+    def remove(self, ident: str) -> None:
+        """--rm: the row, the directory; only of what has ended (a container that could not be started is its
+        client's)."""
+        try:
+            row = self._db.execute("SELECT status FROM containers WHERE id=? AND remove=1", (ident,)).fetchone()
+            if row is None or row["status"] != EXITED:
+                return
+            remove_container(self._store, self._db, ident, volumes=True)
+        except (Error, OSError, sqlite3.Error) as error:
+            note(f"remove {ident}: {error}")
+            self._after(AGAIN, lambda: self.remove(ident))
+            return
+        self.note_removal()
 
     def throw_log_away(self, ident: str) -> None:
         """Of a container whose log driver keeps nothing: what has passed."""
