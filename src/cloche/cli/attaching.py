@@ -1,18 +1,19 @@
-"""A client in the foreground: output from the log as the keeper writes it, input straight into the container."""
+"""A client in the foreground: output from the log as the keeper writes it, input straight into the container.
+
+What going along needs is imported while the keeper is at work: a millisecond that nobody waits for.
+"""
 
 from __future__ import annotations
 
 import os
 
-from cloche.cli.terminal import Streams, attach
 from cloche.engine.removal import follow as lock_log
-from cloche.engine.waiting import Ending, Waiting
 from cloche.errors import Conflict, Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.cli.explaining import Explainer
-    from cloche.cli.terminal import Outcome
+    from cloche.cli.terminal import Outcome, Streams
     from cloche.engine.containers import Container, Engine, Started
     from cloche.runtime.logview import Woken
 
@@ -44,6 +45,13 @@ def follow(
     when. What it wrote when it ran before is passed over."""
     directory = lock_log(engine.log_directory(container))
     followers: list[Woken] = []
+
+    def meanwhile() -> None:
+        import cloche.cli.terminal  # noqa: F401
+
+        if not followers:
+            followers.append(follower(directory))
+
     try:
         if container.started:
             followers.append(follower(directory, from_now=True))
@@ -52,7 +60,7 @@ def follow(
             attach=True,
             console=console,
             explain=explainer,
-            meanwhile=lambda: None if followers else followers.append(follower(directory)),
+            meanwhile=meanwhile,
         )
         if explainer:
             explainer.show(started.records)
@@ -93,6 +101,8 @@ def go_along(
     shown: tuple[int, ...] = (1, 2),
 ) -> int:
     """Pass output, input and signals until the end or until detached; returns the exit code."""
+    from cloche.cli.terminal import attach
+
     streams = streams_of(engine, container, started, output)
     outcome = attach(
         streams,
@@ -108,6 +118,9 @@ def go_along(
 
 def streams_of(engine: Engine, container: Container, started: Started, output: Woken) -> Streams:
     """What connects us with the container."""
+    from cloche.cli.terminal import Streams
+    from cloche.engine.waiting import Waiting
+
     master, pipe = started.fds.get("master"), started.fds.get("input")
     interactive = container.config.request.process.interactive
 
@@ -133,6 +146,8 @@ def streams_of(engine: Engine, container: Container, started: Started, output: W
 def exit_code(outcome: Outcome) -> int:
     """Docker's: the container's own; 0 when detached."""
     if outcome.how == "exited":
+        from cloche.engine.waiting import Ending
+
         result = outcome.result
         assert isinstance(result, Ending)
         code, reason = result

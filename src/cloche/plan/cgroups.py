@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from cloche.errors import Unsupported
 from cloche.oci.runtime import DeviceRule
-from cloche.plan.blkio import v1_block, v2_block
 from cloche.step.base import Act, Ref
 from cloche.step.cgroup import FilterDevices, JoinCgroup, LimitCgroup, MakeCgroup, OpenForJoining
 from cloche.step.devices import v1_line, v2_program
@@ -51,7 +50,11 @@ def _v1_limits(wanted: Resources) -> list[Limit]:
     add("cpuset", "cpuset.cpus", wanted.cpuset_cpus)
     add("cpuset", "cpuset.mems", wanted.cpuset_mems)
     add("pids", "pids.max", "max" if wanted.pids_limit is not None and wanted.pids_limit <= 0 else wanted.pids_limit)
-    return limits + v1_block(wanted)
+    if wanted.blkio_weight or wanted.rates:
+        from cloche.plan.blkio import v1_block
+
+        limits += v1_block(wanted)
+    return limits
 
 
 def shares_to_weight(shares: int) -> int:
@@ -95,7 +98,12 @@ def _v2_limits(wanted: Resources) -> list[Limit]:
         found.append(("cpuset", "cpuset.mems", wanted.cpuset_mems))
     if wanted.pids_limit is not None:
         found.append(("pids", "pids.max", "max" if wanted.pids_limit <= 0 else str(wanted.pids_limit)))
-    return [(controller, ((file, content),)) for controller, file, content in found] + v2_block(wanted)
+    limits: list[Limit] = [(controller, ((file, content),)) for controller, file, content in found]
+    if wanted.blkio_weight or wanted.rates:
+        from cloche.plan.blkio import v2_block
+
+        limits += v2_block(wanted)
+    return limits
 
 
 def _missing(host: Host, controller: str, file: str, content: str) -> Unsupported:
