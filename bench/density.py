@@ -4,7 +4,8 @@
 
 Each is `sleep` with its own namespaces and control groups, started through the SDK by a few client processes. Memory is
 what the machine has less of (MemAvailable: processes, page tables, slab, everything), divided by N. Stopping is
-`cloche stop -t 1` of all: `sleep` as PID 1 does not listen to SIGTERM. Needs N processes and about 3 N descriptors for
+`cloche stop -t 1` of all: `sleep` as PID 1 does not listen to SIGTERM. The store has a disk of its own (see disks.py),
+or is the one that --root names. Needs N processes and about 3 N descriptors for
 each of holder and keeper; what the machine refuses is said by the container that meets it.
 """
 
@@ -12,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
+
+from disks import disk, private_mounts
 
 TREE = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(TREE / 'src')!r}); "]
@@ -65,7 +68,7 @@ def left(root: Path) -> list[str]:
 
     store = locate(str(root))
     groups = [str(p) for p in Path("/sys/fs/cgroup").glob(f"**/{store.parent}/*") if p.is_dir() and p.name != "keeper"]
-    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(root) in line]
+    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"{root}/" in line]
     return [*groups, *mounts, *map(str, (root / "containers").iterdir()), *map(str, (root / "run/plans").iterdir())]
 
 
@@ -101,14 +104,12 @@ def measure(number: int, clients: int, network: str, root: Path) -> None:
     print(GOALS)
 
 
-def take_away(root: Path) -> None:
-    """The store that was made for this; never through a mount."""
+def end_keeper(root: Path) -> None:
+    """Of the store that was made for this; its disk goes behind it."""
     from cloche.sdk import Client
 
     with Client(str(root)) as client:
         client.engine.keeper.ask({"op": "end"})
-    if str(root) not in Path("/proc/self/mountinfo").read_text():
-        shutil.rmtree(root)
 
 
 def main() -> None:
@@ -120,15 +121,19 @@ def main() -> None:
     parser.add_argument("--root", type=Path)
     wanted = parser.parse_args()
     sys.path.insert(0, str(TREE / "src"))
-    root = wanted.root or Path(tempfile.mkdtemp(prefix="cloche-density-", dir="/var/tmp"))
-    os.environ["CLOCHE_ROOT"] = str(root)
-    try:
-        measure(wanted.number, wanted.clients, wanted.network, root)
-    finally:
-        if idents := cloche("ps", "-aq", "--no-trunc")[1]:
-            cloche("rm", "-f", *idents)
-        if not wanted.root:
-            take_away(root)
+    with ExitStack() as stack:
+        root = wanted.root
+        if not root:
+            private_mounts()
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cloche-density-", dir="/var/tmp"))
+            root = stack.enter_context(disk(Path(folder)))
+            stack.callback(end_keeper, root)
+        os.environ["CLOCHE_ROOT"] = str(root)
+        try:
+            measure(wanted.number, wanted.clients, wanted.network, root)
+        finally:
+            if idents := cloche("ps", "-aq", "--no-trunc")[1]:
+                cloche("rm", "-f", *idents)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
     python bench/peers.py [--runs N] [--paused N] [--pause SECONDS] [--only WORD,...] [--json FILE]
 
-Every row runs the same static `true` with its own network namespace and no network, but for `run, bridge`: cloche's
-default network, a link, an address and a route more. Times are wall clock of the whole
-way, create to delete; a machine that was idle for 0.3 s behaves differently from a busy one, so both rhythms are
-shown. The peers are those of tools/peers and run in its mount namespace; the floor (bench/floor.c) and cloche run
-outside of it. Rows of `runc` and `crun` have no image, no layers and no log; `podman` and `docker` have.
+Every row runs the same static `true` with its own network namespace and no network, but for `run, bridge`: cloche's and
+docker's default network, a link, an address and a route more. Times are wall clock of the whole way, create to delete; a
+machine that was idle for 0.3 s behaves differently from a busy one, so both rhythms are shown. Each group has a disk of
+its own (see disks.py). The peers are those of tools/peers and run in its mount namespace; the floor (bench/floor.c) and
+cloche run outside of it. Rows of `runc` and `crun` have no image, no layers and no log; `podman` and `docker` have.
 
 To measure something else, write a function that returns `Candidate`s and put it into OUTSIDE (or INSIDE, among the
 peers).
@@ -30,6 +30,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from disks import disk, private_mounts
 
 TREE = Path(__file__).resolve().parent.parent
 BUILD = TREE / "build/bench"
@@ -304,7 +306,7 @@ def measure(groups: tuple[Any, ...], rhythms: tuple[Rhythm, ...], only: set[str]
         if only and not only & set(name.split("_")):
             continue
         try:
-            with scratch_folder() as scratch, group(scratch) as candidates:
+            with scratch_folder() as scratch, disk(scratch) as place, group(place) as candidates:
                 rows += [measured(candidate, rhythms) for candidate in candidates]
         except (BenchError, OSError, subprocess.SubprocessError) as error:
             rows.append({"name": name, "kind": "", "version": "", "error": str(error)})
@@ -373,6 +375,7 @@ def main() -> int:
         return 0
     if os.geteuid():
         raise BenchError("measure: containers of all these engines need root")
+    private_mounts()
     build()
     rows = measure(OUTSIDE, rhythms, only)
     if not only or only - {group.__name__ for group in OUTSIDE}:

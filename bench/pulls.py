@@ -9,12 +9,11 @@
 What is in the files is text of words and bytes by chance, half and half, so that gzip makes about 60 % of it, as of
 programs. They are the same each time, made once and kept in build/bench. The registry is Debian's docker-registry and
 its files are in the page cache; each store is empty before each pull, and all that is to be written is on disk before
-the clock starts. Each store has a disk of its own, an ext4 with a journal, as nearly all machines have it: without one
-(it happens in VMs) ext4 passes over each inode that was freed in the last minutes, one by one, and the stores that were
-just emptied are all that is measured. Engines take turns in each round, so that a machine that gets busy is so for all
-of them. Times are wall clock of the command. cloche has all on disk when it ends (syncfs), podman and docker leave that
-to the kernel: the second figure of each is with a sync(1) after it. The peers are of tools/peers, run in its mount
-namespace by this program started once more in there, which is told what to pull line by line.
+the clock starts. Each has a disk of its own (see disks.py). Engines take turns in each round, so that a machine that
+gets busy is so for all of them. Times are wall clock of the command. cloche has all on disk when it ends (syncfs),
+podman and docker leave that to the kernel: the second figure of each is with a sync(1) after it. The peers are those of
+tools/peers, run in its mount namespace by this program started once more in there, which is told what to pull line by
+line.
 """
 
 from __future__ import annotations
@@ -41,14 +40,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from disks import disk, private_mounts
 from peers import BUILD, PEERS, BenchError, await_socket, output, scratch_folder
-
-from cloche.kernel.namespaces import NEWNS, unshare
 
 OCI = "application/vnd.oci.image."
 IMAGES = ("few", "many", "one")
 PAGE = 1 << 12
-DISK = 16 << 30  # bytes, of which few are ever written
 POOL = 1 << 23  # bytes of which files are made, page by page: more than gzip sees at once
 
 
@@ -216,21 +213,6 @@ def fill(place: Path, name: str, folder: Path) -> None:
 def _link(place: Path, digest: str) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text("sha256:" + digest)
-
-
-@contextmanager
-def disk(scratch: Path) -> Iterator[Path]:
-    """A new ext4 with a journal; who calls is in a mount namespace of its own."""
-    image, place = scratch / "disk.img", scratch / "disk"
-    place.mkdir()
-    with open(image, "wb") as file:
-        file.truncate(DISK)
-    output("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", "-O", "has_journal", str(image))
-    output("mount", "-o", "loop", str(image), str(place))
-    try:
-        yield place
-    finally:
-        output("umount", "--lazy", str(place))
 
 
 # --- who pulls --------------------------------------------------------------------------------------------------------
@@ -428,8 +410,7 @@ def main() -> int:
     if os.geteuid():
         raise BenchError("measure: stores of all these engines need root")
     BUILD.mkdir(parents=True, exist_ok=True)
-    unshare(NEWNS)
-    output("mount", "--make-rprivate", "/")
+    private_mounts()
     found = measure(options.rounds, options.only.split(","), options.images.split(","))
     print(f"\nkernel {platform.release()}, {os.cpu_count()} cores, Python {platform.python_version()}; seconds\n")
     print(table(found))
