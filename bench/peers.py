@@ -2,11 +2,12 @@
 
     python bench/peers.py [--runs N] [--paused N] [--pause SECONDS] [--only WORD,...] [--json FILE]
 
-Every row runs the same static `true` with its own network namespace and no network, but for `run, bridge`: cloche's and
-docker's default network, a link, an address and a route more. Times are wall clock of the whole way, create to delete;
-a machine that was idle for 0.3 s behaves differently from a busy one, so both rhythms are shown. Each group has a disk of
-its own (see disks.py). The peers are those of tools/peers and run in its mount namespace; the floor (bench/floor.c) and
-cloche run outside of it. Rows of `runc` and `crun` have no image, no layers and no log; `podman` and `docker` have.
+Every row runs the same static `true` with its own network namespace and no network, but for `run, bridge`: cloche's
+and docker's default network, a link, an address and a route more. Times are wall clock of the whole way, create to
+delete; a machine that was idle for 0.3 s behaves differently from a busy one, so both rhythms are shown. Each group
+has a disk of its own (see disks.py). The peers are those of tools/peers and run in its mount namespace; the floor
+(bench/floor.c) and cloche run outside of it. Rows of `runc` and `crun` have no image, no layers and no log; `podman`
+and `docker` have.
 
 To measure something else, write a function that returns `Candidate`s and put it into OUTSIDE (or INSIDE, among the
 peers).
