@@ -27,6 +27,7 @@ pytestmark = [requires("root", "overlay"), pytest.mark.usefixtures("store")]
 DETACH = b"\x10\x11"  # ctrl-p ctrl-q
 SHELL = f"export PS1='{PROMPT}'; exec sh"
 VERBS = pytest.mark.parametrize("verb", ["run", "exec", "attach", "start"])
+one_lane = pytest.mark.one_lane
 
 
 @pytest.fixture
@@ -126,6 +127,7 @@ def test_attached_anew_it_has_the_size_of_the_new_terminal(screen: Screen) -> No
 
 
 @VERBS
+@one_lane
 def test_ctrl_c_is_the_programs_and_the_client_lives_on(screen: Screen, verb: str) -> None:
     script = "trap 'echo caught' INT; echo waiting; sleep 1000; echo after; read x; echo got $x; exit 9"
     session(screen, verb, script)
@@ -139,6 +141,7 @@ def test_ctrl_c_is_the_programs_and_the_client_lives_on(screen: Screen, verb: st
     assert screen.ended() == 9
 
 
+@one_lane
 def test_a_program_in_raw_mode_gets_every_byte_as_it_was_typed(screen: Screen) -> None:
     every = bytes(code for code in range(256) if code not in DETACH) + b"\x10x\x11"  # a beginning of the keys, an end
     session(screen, "run", f"stty raw -echo; echo up; head -c {len(every)} | od -v -An -tu1; stty sane; echo done")
@@ -196,6 +199,7 @@ def test_what_it_wrote_while_nobody_looked_is_in_the_log_alone(screen: Screen) -
 
 
 @pytest.mark.parametrize(("keys", "typed"), [("ctrl-a,d", b"\x01d"), ("ctrl-@,DEL,x", b"\0\x7fx")])
+@one_lane
 def test_other_keys_detach(screen: Screen, keys: str, typed: bytes) -> None:
     flags = ("--detach-keys", keys)
     session(screen, "run", SHELL, flags=flags)
@@ -229,6 +233,7 @@ def test_an_exec_that_was_left_goes_on(screen: Screen) -> None:
 
 
 @VERBS
+@one_lane
 def test_a_program_that_never_reads_its_terminal_can_be_left(screen: Screen, verb: str) -> None:
     for settings in ("raw -echo", "sane"):
         session(screen, verb, f"stty {settings}; echo deaf; exec sleep 1000", name=settings[:3])
@@ -247,6 +252,7 @@ def test_a_program_that_never_reads_its_terminal_can_be_left(screen: Screen, ver
 
 
 @VERBS
+@one_lane
 def test_a_signal_ends_the_client_alone(screen: Screen, verb: str) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         session(screen, verb, SHELL, name=f"box{number}")
@@ -277,6 +283,7 @@ def test_a_window_that_is_closed_ends_the_client_alone(screen: Screen) -> None:
 
 
 @pytest.mark.parametrize("verb", ["run", "run --rm", "exec", "attach", "start"])
+@one_lane
 def test_ended_from_elsewhere(screen: Screen, verb: str) -> None:
     for number, end in enumerate((["kill"], ["rm", "-f"], ["stop", "-t", "0"])):
         verb, *flags = verb.split()
@@ -385,6 +392,7 @@ def test_piped_input_ends_properly() -> None:
 
 
 @pytest.mark.parametrize("verb", ["run", "exec"])
+@one_lane
 def test_four_megabytes_come_back_byte_for_byte(verb: str) -> None:
     data = random.Random(4).randbytes(4 << 20)
     idle("box")
@@ -395,6 +403,7 @@ def test_four_megabytes_come_back_byte_for_byte(verb: str) -> None:
 
 
 @pytest.mark.parametrize("verb", ["run", "exec"])
+@one_lane
 def test_input_that_is_closed_early_or_was_never_open(verb: str) -> None:
     idle("box")
     words = ["run", "--rm", "-i", "starter"] if verb == "run" else ["exec", "-i", "box"]
@@ -417,6 +426,7 @@ def test_input_that_is_closed_early_or_was_never_open(verb: str) -> None:
 
 
 @pytest.mark.parametrize("verb", ["run", "exec"])
+@one_lane
 def test_a_program_that_reads_no_more_ends_the_session_and_not_its_writer(verb: str) -> None:
     idle("box")
     words = ["run", "--rm", "-i", "starter"] if verb == "run" else ["exec", "-i", "box"]

@@ -24,6 +24,7 @@ from cloche.errors import Conflict, NotFound
 from commands import COMMAND, cloche, ok, sh
 
 pytestmark = [
+    pytest.mark.one_lane,
     pytest.mark.requires("root", "overlay"),
     pytest.mark.usefixtures("store"),
     pytest.mark.timeout(120),
