@@ -31,6 +31,7 @@ from cloche.runtime.logview import Reader
 from cloche.sdk import Client, Container
 from commands import COMMAND, ok
 from houses import children
+from screens import eventually
 
 pytestmark = [pytest.mark.requires("root", "overlay"), pytest.mark.timeout(120)]
 
@@ -476,3 +477,11 @@ def test_a_caller_in_another_namespace_is_told_so(client: Client, flag: int, kin
     assert f"another {kind} namespace" in said.stderr
     ps = subprocess.run([*COMMAND, "ps", "-aq"], preexec_fn=lambda: unshare(flag), capture_output=True, timeout=60)
     assert (ps.returncode, ps.stdout) == (0, b""), "looking is allowed, and nothing is left"
+
+
+def test_the_databases_log_is_copied_when_all_is_quiet(client: Client) -> None:
+    """And not by whoever happens to commit when it has become long."""
+    database = Path(client.engine.store.root) / "db"
+    before = database.stat().st_mtime_ns
+    client.run("starter", "true", remove=True)
+    eventually(lambda: database.stat().st_mtime_ns > before, "nothing is copied")

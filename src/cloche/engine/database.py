@@ -132,6 +132,9 @@ CREATE TRIGGER event_health AFTER UPDATE OF health ON containers
 """,
 }
 
+# of the log until whoever commits must copy it into the database, which takes 5 ms; the keeper does when all is quiet
+_PAGES = 4000
+
 
 def connect(store: Store) -> sqlite3.Connection:
     """Open the store's database, made where it is missing. Raises Error."""
@@ -148,6 +151,7 @@ def connect(store: Store) -> sqlite3.Connection:
                 "update cloche",
             )
         db.execute("PRAGMA synchronous=NORMAL")
+        db.execute(f"PRAGMA wal_autocheckpoint={_PAGES}")
     except sqlite3.Error as error:
         raise Error(f"open {path}", str(error), "is the disk full, or the file damaged?") from error
     db.row_factory = sqlite3.Row

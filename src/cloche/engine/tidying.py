@@ -88,5 +88,14 @@ class Tidying:
             done = True  # until the next removal
         if done:
             self._removed, self._sweeping = 0, False
+            self._checkpoint()
         else:
             self._after(0, self._sweep)
+
+    def _checkpoint(self) -> None:
+        """Copy the database's log into it, as far as nobody reads there: else a client would have to, while it is
+        waited for."""
+        try:
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            note(f"checkpoint: {error}")
