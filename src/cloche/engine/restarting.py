@@ -36,12 +36,17 @@ def plan_file(directory: str) -> str:
     return directory + "/plan"
 
 
-def _goes_on(job: Job, code: int, row: Any) -> bool:
+def _heals(job: Job) -> bool:
+    """Whether it is made again when it is unhealthy."""
+    return (job.notes.get("health") or {}).get("on_failure") == "restart"
+
+
+def _goes_on(job: Job, code: int, row: Any, unhealthy: bool) -> bool:
     """What the policy says, or what is to be done with an unhealthy one; nobody has asked for its end."""
     if row["stopped"] or not job.notes.get("restart"):
         return False
     policy, tries = job.notes["restart"]
-    if row["health"] == UNHEALTHY and (job.notes.get("health") or {}).get("on_failure") == "restart":
+    if unhealthy:
         return True
     if policy == "on-failure":
         return code != 0 and not (tries and row["restarts"] >= tries)
@@ -68,8 +73,7 @@ class Restarting:
         job = self._keeper.jobs.get(key)
         if job is None:
             return
-        health = (job.notes.get("health") or {}).get("on_failure") == "restart"
-        notes = {**job.notes, "restart": [policy, tries] if policy != "no" or health else None}
+        notes = {**job.notes, "restart": [policy, tries] if policy != "no" or _heals(job) else None}
         places = [plan_file(self._keeper.store.container(key))]
         content = b""
         for path in (self._keeper.store.plan(key), *places):
@@ -91,7 +95,7 @@ class Restarting:
         if job.is_exec or not job.notes.get("restart"):
             return None
         row = self._row(job)
-        if row is None or not _goes_on(job, code, row):
+        if row is None or not _goes_on(job, code, row, row["health"] == UNHEALTHY and _heals(job)):
             self._delays.pop(job.key, None)
             return None
         if time_ns() - row["started"] >= STEADY:
@@ -140,7 +144,7 @@ class Restarting:
         """Record a restart that could not be made. Seconds until it is tried again; None when it is not. Raises
         RecordError."""
         row = self._row(job)
-        delay = self._next(job.key) if row is not None and _goes_on(job, code, row) else None
+        delay = self._next(job.key) if row is not None and _goes_on(job, code, row, _heals(job)) else None
         record_end(self._keeper.db, job, code, reason, delay is not None)
         return delay
 
