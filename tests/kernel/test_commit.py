@@ -295,10 +295,21 @@ def test_what_cannot_be_saved_leaves_no_file(tmp_path: Path) -> None:
         "starter",
     )
     target.unlink()
-    process = subprocess.Popen([*COMMAND, "save", "-o", str(target), "starter"])
-    process.kill()
-    process.wait()
-    assert not target.exists() or tarfile.is_tarfile(target)
+
+
+def test_a_save_that_is_killed_leaves_a_whole_file_or_none(tmp_path: Path, kills: int) -> None:
+    whole, target, cut = _saved("starter"), tmp_path / "x.tar", 0
+    for attempt in range(kills):
+        process = subprocess.Popen([*COMMAND, "save", "-o", str(target), "starter"])
+        select.select([], [], [], 0.3 * attempt / kills)
+        process.kill()
+        process.wait()
+        if target.exists():
+            assert target.read_bytes() == whole
+            target.unlink()
+        else:
+            cut += 1
+    assert cut, "none was cut short"
 
 
 # import

@@ -157,6 +157,24 @@ def test_copying_in(small: Path, tmp_path: Path) -> None:
         ok("cp", str(tmp_path / "big"), f"{box}:/big")
 
 
+@pytest.mark.parametrize("words", [("save", "starter"), ("export", "witness")])
+def test_archives(small: Path, words: tuple[str, str]) -> None:
+    """A file that is there under its name is whole."""
+    verb, what = words
+    for room in ROOMS:
+        with full(small, room):
+            says_so(cloche(verb, "-o", str(small / "made.tar"), what))
+        assert not list(small.glob("made.tar*"))
+    ok(verb, "-o", str(small / "made.tar"), what)
+    assert [path.name for path in small.glob("made.tar*")] == ["made.tar"]
+
+
+def test_commit(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(BIG)
+    ok("cp", str(tmp_path / "big"), "witness:/big")
+    stage(small, "commit", "witness", "made:1", undo=("rmi", "-f", "made:1"))
+
+
 def test_ends_that_cannot_be_recorded_yet(small: Path) -> None:
     """A container that ends while nothing can be written: its code is known once something can."""
     ok("run", "-d", "--name", "box", "--network", "none", "starter", "sh", "-c", "sleep 1; exit 9")
