@@ -10,7 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from time import sleep, time
+from time import monotonic, sleep, time
 
 import pytest
 
@@ -173,6 +173,35 @@ def test_an_interrupted_run_is_killed() -> None:
         assert [box.status for box in left] == ([] if remove else ["exited"])
         for box in left:
             box.remove()
+
+
+# an interrupt between an open() and its `with` leaves the file to the collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+def test_after_an_interrupt_at_any_moment_all_goes_on(kills: int) -> None:
+    """What it had asked for may still be answered, to nobody."""
+    armed, interrupted, steps = [False], 0, 20 + kills
+    before = signal.signal(signal.SIGUSR1, lambda *_: signal.default_int_handler(2, None) if armed[0] else None)
+    cloche.run("starter", ["true"], network="none", remove=True)
+    began = monotonic()
+    cloche.run("starter", ["true"], network="none", remove=True)
+    seconds = monotonic() - began
+    try:
+        for step in range(steps):
+            timer = threading.Timer(seconds * step / steps, os.kill, (os.getpid(), signal.SIGUSR1))
+            try:
+                armed[0] = True
+                timer.start()
+                cloche.run("starter", ["true"], network="none", remove=True)
+                armed[0] = False
+            except KeyboardInterrupt:
+                armed[0] = False
+                interrupted += 1
+            timer.join()
+            assert cloche.run("starter", ["echo", "on"], network="none", remove=True).output == "on\n"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert interrupted
+    assert cloche.containers(all=True) == []
 
 
 def test_functions_may_be_called_by_any_thread() -> None:

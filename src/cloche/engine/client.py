@@ -165,11 +165,8 @@ class Keeper:
         self, message: dict[str, Any], fds: tuple[int, ...], meanwhile: Callable[[], None] | None
     ) -> tuple[dict[str, Any], list[int]]:
         for _ in range(_TRIES):
-            self.send(message, fds)
-            if meanwhile:
-                meanwhile()
-                meanwhile = None
-            answer, received = self.receive()
+            answer, received = self._exchange(message, fds, meanwhile)
+            meanwhile = None
             if answer is None:
                 continue
             if "older" in answer:
@@ -182,6 +179,20 @@ class Keeper:
             return answer, received
         raise Error(f"ask the keeper to {message['op']}", "no keeper stays alive", f"see {self.store.run}/keeper/log")
 
+    def _exchange(
+        self, message: dict[str, Any], fds: tuple[int, ...] = (), meanwhile: Callable[[], None] | None = None
+    ) -> tuple[dict[str, Any] | None, list[int]]:
+        """One question and its answer. Who is interrupted in between lets go of the connection: the answer may still
+        come, and would be taken for the next one's."""
+        try:
+            self.send(message, fds)
+            if meanwhile:
+                meanwhile()
+            return self.receive()
+        except BaseException:
+            self.close()
+            raise
+
     def current(self) -> None:
         """Be connected to a keeper of our version; an older one is replaced. Raises Error."""
         version = self.ask({"op": "info"})[0]["version"]
@@ -191,7 +202,6 @@ class Keeper:
 
     def _replace(self, version: int) -> None:
         """Have an older keeper hand over to ours; its containers run on. Raises Error."""
-        self.send({"op": "handover", "version": protocol.VERSION, "argv": _program()})
-        answer, _ = self.receive()
+        answer, _ = self._exchange({"op": "handover", "version": protocol.VERSION, "argv": _program()})
         if answer is not None and "error" in answer:
             raise Error(f"replace the running keeper of version {version}", answer["error"])
