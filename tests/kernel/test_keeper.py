@@ -22,6 +22,7 @@ import pytest
 import cloche.step.stored
 import leftovers
 import probes
+from cloche.engine.client import Keeper
 from cloche.engine.client import __file__ as client_file
 from cloche.engine.containers import Engine
 from cloche.engine.settling import is_settling
@@ -485,3 +486,32 @@ def test_the_databases_log_is_copied_when_all_is_quiet(client: Client) -> None:
     before = database.stat().st_mtime_ns
     client.run("starter", "true", remove=True)
     eventually(lambda: database.stat().st_mtime_ns > before, "nothing is copied")
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_start_that_is_interrupted_is_given_up_or_runs(client: Client) -> None:
+    box = client.create("starter", ["sleep", "1000"], network="none")
+    for _ in range(10):
+        with pytest.raises(KeyboardInterrupt):
+            client.engine.start(box._refresh(), meanwhile=interrupt)
+        if box.status == "running":  # it was too late
+            box.kill()
+            box.wait()
+        assert box.status in ("created", "exited")
+    box.start()
+    assert box.status == "running"
+    box.remove(force=True)
+
+
+def test_an_exec_that_is_interrupted_is_killed(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    with client.run("starter", ["sleep", "1000"], network="none", detach=True, name="box") as box:
+        for _ in range(5):
+            with monkeypatch.context() as patched:
+                patched.setattr(Keeper, "receive", lambda _: patched.undo() or interrupt())
+                with pytest.raises(KeyboardInterrupt):
+                    box.exec(["sleep", "777"])
+            eventually(lambda: "777" not in ok("top", "box"), "it goes on")
+        assert box.exec(["echo", "well"]).output == "well\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -202,6 +203,7 @@ def test_after_an_interrupt_at_any_moment_all_goes_on(kills: int) -> None:
         signal.signal(signal.SIGUSR1, before)
     assert interrupted
     assert cloche.containers(all=True) == []
+    gc.collect()
 
 
 def test_functions_may_be_called_by_any_thread() -> None:

@@ -7,6 +7,7 @@ import os
 from cloche.engine import database, protocol
 from cloche.engine.holder import note
 from cloche.engine.job import Job, Jobs
+from cloche.kernel.pidfd import KILL, send_signal
 from cloche.runtime.bell import DONE
 from cloche.step import stored
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _NAMESPACES = {"mnt": "mount", "net": "network", "pid": "pid"}
 _PLAN_MOST = 64 << 20  # bytes
 _MANY = 64  # ids that a client may have without anybody looking which of them still are
+GIVEN_UP = {"error": "it was given up"}
 _CHECK = 10.0  # seconds until a program that shall take over must have said that it can
 
 
@@ -236,8 +238,24 @@ def info(keeper: Keeper, client: Client, _message: dict[str, Any], _fds: list[in
 
 
 def cancel(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
-    """One that a policy would make again is not."""
-    client.answer({"ok": True, "cancelled": keeper.restarting.cancel(checked(message["id"]))})
+    """One that a policy would make again is not. What is being started for this client alone is given up, and this is
+    answered behind that; if it is too late, a container is for its client to kill, and an exec, which it does not know
+    yet, is killed."""
+    ident = checked(message["id"])
+    cancelled, job = keeper.restarting.cancel(ident), keeper.jobs.of(ident)
+    if job and (job.starters == [client] or (job.is_exec and job.attached == [client])):
+        if job.state == "making":
+            job.unwanted = True
+            if (
+                "pidfd" in job.held and job.making
+            ):  # else it is given up when its process is known, which must be reaped
+                keeper.unwatch(job.making.fileno())
+                keeper.give_up(job, GIVEN_UP)
+            return
+        if job.is_exec:
+            send_signal(job.held["pidfd"], KILL)
+        job.leave(client)
+    client.answer({"ok": True, "cancelled": cancelled})
 
 
 def policy(keeper: Keeper, client: Client, message: dict[str, Any], _fds: list[int]) -> None:

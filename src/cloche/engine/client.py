@@ -182,16 +182,30 @@ class Keeper:
     def _exchange(
         self, message: dict[str, Any], fds: tuple[int, ...] = (), meanwhile: Callable[[], None] | None = None
     ) -> tuple[dict[str, Any] | None, list[int]]:
-        """One question and its answer. Who is interrupted in between lets go of the connection: the answer may still
-        come, and would be taken for the next one's."""
+        """One question and its answer. Who is interrupted in between takes it back, and lets go of the connection: the
+        answer may still come, and would be taken for the next one's."""
         try:
             self.send(message, fds)
             if meanwhile:
                 meanwhile()
             return self.receive()
         except BaseException:
-            self.close()
+            try:
+                if message["op"] in ("start", "exec"):
+                    self._take_back(message["id"])
+            finally:
+                self.close()
             raise
+
+    def _take_back(self, ident: str) -> None:
+        """A start that we have asked for on this connection: when this returns it is not made any more, or runs, and
+        whoever wants to kill or remove it can."""
+        if self.tell({"op": "cancel", "id": ident}):
+            answer: dict[str, Any] | None = {}
+            while answer is not None and "cancelled" not in answer:
+                answer, received = self.receive()
+                for fd in received:
+                    os.close(fd)
 
     def current(self) -> None:
         """Be connected to a keeper of our version; an older one is replaced. Raises Error."""

@@ -49,6 +49,7 @@ class Job:
         self.waiters: list[Any] = []
         self.attached: list[Any] = []
         self.wakes: list[tuple[Any, int]] = []  # who reads the log as it grows: the client, its eventfd
+        self.unwanted = False  # its only client has taken its start back
         self.again = False  # made by a restart policy: no client has asked for it
         self._dropped = False  # whether it has been said that output is thrown away
         self.orphaned = False  # nobody reads an exec's output any more

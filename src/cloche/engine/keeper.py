@@ -15,7 +15,7 @@ from errno import EMFILE, ENFILE
 from time import monotonic
 
 from cloche.engine import database, protocol, streams
-from cloche.engine.answers import OPS, Client, answer_start, elsewhere, ending
+from cloche.engine.answers import GIVEN_UP, OPS, Client, answer_start, elsewhere, ending
 from cloche.engine.health import Health
 from cloche.engine.holder import Held, HolderGone, child_status, drop, leave, note, reap
 from cloche.engine.job import Job, Jobs
@@ -283,6 +283,9 @@ class Keeper(Loop):
             if making.pid and "pidfd" not in job.held:
                 job.pid = making.pid
                 self.put(job.key, pidfd=making.release("pidfd"), status=os.dup(making.status))
+                if job.unwanted:
+                    self.give_up(job, GIVEN_UP)
+                    return
                 hold_ports(self, job, making.release_ports())
                 self.prepare(job)  # while init is at work
             elif job.state == "making":
@@ -379,6 +382,8 @@ class Keeper(Loop):
             return
         for client in job.starters:  # now that nothing is left
             client.answer(answer)
+            if job.unwanted:
+                client.answer({"ok": True, "cancelled": True})
         for client in job.waiters:
             client.answer(ending(job.ident))
 

@@ -91,7 +91,7 @@ def main(parsed: Parsed) -> int:
             print(container.id, flush=True)
         keys, stdin = request.detach_keys, request.attached("stdin")
         return follow(engine, container, console, explainer, request.sig_proxy, keys, stdin, shown)
-    except Error:
+    except (Error, KeyboardInterrupt):
         if request.remove:
             try:
                 engine.remove(engine.find(container.id), force=True)
