@@ -17,7 +17,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 PACKAGE = SOURCE / "cloche"
 
-FOUNDATION = {"errors", "value", "version", "document", "settings"}
+FOUNDATION = {"errors", "value", "version", "document", "settings", "transaction"}
 PLANNING = {"kernel", "oci", "step", "plan"}
 ENGINE = {*PLANNING, "runtime", "microvm", "storage", "image", "network", "engine"}
 # The SDK: what its modules may use of each other. Only who asks for `aio` or runs pytest gets that.
@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "version": set(),
     "document": set(),
     "settings": set(),
+    "transaction": set(),
     "kernel": set(),
     "oci": set(),
     "step": {"kernel", "oci"},

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from cloche.engine.sqlite import sqlite3
 from cloche.errors import Error
+from cloche.transaction import Transaction
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -163,28 +164,21 @@ def _bring_up_to_date(db: sqlite3.Connection) -> None:
     from cloche.image.store import SCHEMA as IMAGES
 
     db.execute("PRAGMA journal_mode=WAL")
-    db.execute("BEGIN IMMEDIATE")
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    scripts = [SCHEMA, IMAGES] if version == 0 else []
-    scripts += [text for number, text in ADDED.items() if number > version]
-    statement = ""
-    for part in "".join(scripts).split(";"):
-        statement += part + ";"  # a trigger has several in it
-        if statement.strip(" \n;") and sqlite3.complete_statement(statement):
-            db.execute(statement)
-            statement = ""
-    db.execute(f"PRAGMA user_version={VERSION}")
-    db.execute("COMMIT")
+    with Transaction(db):
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        scripts = [SCHEMA, IMAGES] if version == 0 else []
+        scripts += [text for number, text in ADDED.items() if number > version]
+        statement = ""
+        for part in "".join(scripts).split(";"):
+            statement += part + ";"  # a trigger has several in it
+            if statement.strip(" \n;") and sqlite3.complete_statement(statement):
+                db.execute(statement)
+                statement = ""
+        db.execute(f"PRAGMA user_version={VERSION}")
 
 
 def together(db: sqlite3.Connection, *statements: tuple[str, tuple[object, ...]]) -> None:
     """All of these or none. Raises sqlite3.Error."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
+    with Transaction(db):
         for statement, values in statements:
             db.execute(statement, values)
-        db.execute("COMMIT")
-    except sqlite3.Error:
-        if db.in_transaction:  # some errors have ended it already
-            db.execute("ROLLBACK")
-        raise

@@ -13,6 +13,7 @@ from cloche.engine.sqlite import sqlite3
 from cloche.errors import Conflict, Error, Invalid, NotFound
 from cloche.network.addresses import Range, address, free_subnet, number
 from cloche.network.model import Endpoint, Network, Port, Subnet, endpoint_mac
+from cloche.transaction import Transaction
 from cloche.value import Value, decode, encode
 
 TYPE_CHECKING = False
@@ -102,26 +103,21 @@ class Networks:
         """Record a network; without an IPv4 subnet one that is free is found, under the lock. Raises Conflict."""
         from time import time_ns
 
-        self._db.execute("BEGIN IMMEDIATE")
         try:
-            if wanted.driver == "bridge":
-                self._check_free(wanted.name, subnets)
-            if not any(not s.range.wide for s in subnets):
-                subnets = (self._free(), *subnets)
-            network = wanted.replace(subnets=subnets, created=time_ns())
-            self._db.execute(
-                "INSERT INTO networks (id, name, created, config, cursor) VALUES (?, ?, ?, ?, 0)",
-                (network.id, network.name, network.created, dumps(encode(network))),
-            )
-            self._db.execute("COMMIT")
-        except BaseException as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.IntegrityError):
-                if wanted.name == DEFAULT:
-                    return self.default()  # another process has made it at the same moment
-                raise Conflict(f"network with name {wanted.name} already exists") from None
-            raise
+            with Transaction(self._db):
+                if wanted.driver == "bridge":
+                    self._check_free(wanted.name, subnets)
+                if not any(not s.range.wide for s in subnets):
+                    subnets = (self._free(), *subnets)
+                network = wanted.replace(subnets=subnets, created=time_ns())
+                self._db.execute(
+                    "INSERT INTO networks (id, name, created, config, cursor) VALUES (?, ?, ?, ?, 0)",
+                    (network.id, network.name, network.created, dumps(encode(network))),
+                )
+        except sqlite3.IntegrityError:
+            if wanted.name == DEFAULT:
+                return self.default()  # another process has made it at the same moment
+            raise Conflict(f"network with name {wanted.name} already exists") from None
         return network
 
     def _check_free(self, name: str, subnets: tuple[Subnet, ...]) -> None:
@@ -203,19 +199,13 @@ class Networks:
     ) -> None:
         ip4 = next((a for a in addresses if ":" not in a), None)
         ip6 = next((a for a in addresses if ":" in a), None)
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with Transaction(self._db):
             self._db.execute(
                 "INSERT INTO connections (container, network, position, ip4, ip6, mac, aliases)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (ident, network.id, position, ip4, ip6, mac, " ".join(aliases)),
             )
             self._db.execute("UPDATE networks SET cursor=? WHERE id=?", (cursor, network.id))
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
 
     def _is_on(self, ident: str, network: Network) -> bool:
         query = "SELECT 1 FROM connections WHERE container=? AND network=?"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from cloche.transaction import Transaction
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.engine.request import RunRequest
@@ -21,13 +23,10 @@ def mapping(db: sqlite3.Connection, request: RunRequest, ident: str) -> tuple[Id
         return request.namespaces.user_map
     if request.namespaces.user != "auto":
         return ()
-    db.execute("BEGIN IMMEDIATE")
-    try:
+    with Transaction(db):
         taken = {row["first"] for row in db.execute("SELECT first FROM ranges")}
         first = next(f for f in range(FIRST, 1 << 31, SIZE) if f not in taken)
         db.execute("INSERT INTO ranges VALUES (?, ?, ?)", (ident, first, SIZE))
-    finally:
-        db.execute("COMMIT")
     return (IdMapping(0, first, SIZE),)
 
 

@@ -15,6 +15,7 @@ import os
 from cloche.document import dumps, loads
 from cloche.engine.validation import check_volume_name
 from cloche.errors import Conflict, Invalid, NotFound
+from cloche.transaction import Transaction
 from cloche.value import Value
 
 TYPE_CHECKING = False
@@ -40,20 +41,6 @@ class Volume(Value):
     def anonymous(self) -> bool:
         """Whether nobody gave it its name."""
         return ANONYMOUS[0] in dict(self.labels)
-
-
-class _Together:
-    """All of these statements or none, and nobody else's between them."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._db.in_transaction:  # some errors have ended it already
-            self._db.execute("COMMIT" if kind is None else "ROLLBACK")
 
 
 class Volumes:
@@ -96,13 +83,13 @@ class Volumes:
             check_volume_name(name)
         else:
             name, labels = new_name(), (*labels, ANONYMOUS)
-        with _Together(self._db):
+        with Transaction(self._db):
             self._ensure(name, labels)
         return self.find(name)
 
     def claim(self, ident: str, mounts: tuple[FileMount, ...]) -> None:
         """A container has these volumes from now on; what is missing is made. Raises OSError, sqlite3.Error."""
-        with _Together(self._db):
+        with Transaction(self._db):
             done: set[str] = set()
             for mount in mounts:
                 if mount.kind != "volume":
@@ -139,7 +126,7 @@ class Volumes:
             sweep_forsaken(self._store, self._db)
             if not self._db.execute("SELECT 1 FROM volumes WHERE name=?", (volume.name,)).fetchone():
                 return  # it was made for that one alone
-        with _Together(self._db):
+        with Transaction(self._db):
             self.find(volume.name)
             if users := self.users(volume.name):
                 raise Conflict(
@@ -195,7 +182,7 @@ def release(
     (`swept`), somebody may have put something into them, and only empty ones go. Raises Error, sqlite3.Error.
     """
     query = "SELECT volume, max(anonymous) AS own FROM mounted WHERE container=? GROUP BY volume"
-    with _Together(db):
+    with Transaction(db):
         mine = db.execute(query, (ident,)).fetchall()
         db.execute("DELETE FROM mounted WHERE container=?", (ident,))
         for row in mine:
@@ -223,7 +210,7 @@ def sweep_volumes(store: Store, db: sqlite3.Connection) -> None:
     query = "SELECT name FROM volumes"
     if _directories(store) == {row["name"] for row in db.execute(query)}:
         return
-    with _Together(db):
+    with Transaction(db):
         there = _directories(store)  # once more: nobody makes one now, somebody may have meanwhile
         known = {row["name"] for row in db.execute(query)}
         for name in there - known:

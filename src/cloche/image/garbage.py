@@ -11,7 +11,7 @@ import fcntl
 import os
 
 from cloche.image.staging import lock
-from cloche.image.store import Transaction
+from cloche.image.store import Changing
 from cloche.storage.content import ContentStore
 from cloche.storage.trash import discard
 
@@ -30,7 +30,7 @@ def collect(root: str, db: sqlite3.Connection, in_use: Callable[[], Iterable[Use
     if fd is None:
         return False
     try:
-        with Transaction(db):
+        with Changing(db):
             layers = {number for use in in_use() for number in use.layers}
             blobs: set[str] = set()
             for row in db.execute("SELECT layers, blobs FROM images"):

@@ -8,7 +8,7 @@ be forced. Source: github.com/moby/moby daemon/images/image_delete.go.
 from __future__ import annotations
 
 from cloche.errors import Conflict
-from cloche.image.store import Transaction
+from cloche.image.store import Changing
 from cloche.oci.reference import Reference, parse
 from cloche.value import Value
 
@@ -28,7 +28,7 @@ class Removal(Value):
 
 def remove(store: ImageStore, text: str, force: bool, in_use: Callable[[], Iterable[Use]]) -> Removal:
     """Take away the name or the image `text`. Raises NotFound, Conflict, Invalid."""
-    with Transaction(store.db):
+    with Changing(store.db):
         image = store.resolve(text)
         names = [parse(name) for name in image.references]
         uses = [use for use in in_use() if use.image == image.id]

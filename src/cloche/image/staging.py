@@ -17,7 +17,7 @@ from contextlib import closing
 from itertools import count
 
 from cloche.errors import Error, Invalid, Unsupported
-from cloche.image.store import Transaction, check_name
+from cloche.image.store import Changing, check_name
 from cloche.kernel.filesystems import syncfs
 from cloche.oci import image as image_config
 from cloche.oci import manifest as image_manifest
@@ -249,7 +249,7 @@ class Staging:
         placed: list[str] = []
         try:
             self._sync()
-            with Transaction(self._db):
+            with Changing(self._db):
                 chains = [chain for image in self._images.values() for chain in image.layers]
                 numbers = {chain: self._place(chain, placed) for chain in chains}
                 for blob in {blob for image in self._images.values() if self._takes(image) for blob in image.blobs}:

@@ -12,13 +12,14 @@ from cloche.oci import image as image_config
 from cloche.oci.digest import is_hex
 from cloche.oci.image import ImageConfig
 from cloche.oci.reference import Reference, parse
+from cloche.transaction import Transaction
 from cloche.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Sequence
-    from typing import Any, BinaryIO, Self
+    from typing import Any, BinaryIO
 
     from cloche.image.removal import Removal
     from cloche.image.staging import StagedLayer, Staging
@@ -127,7 +128,7 @@ class ImageStore:
 
     def note_digest(self, image_id: str, reference: Reference) -> None:
         """A registry has the image under this name, which has a digest. Raises Error."""
-        with Transaction(self.db):
+        with Changing(self.db):
             if self.db.execute("SELECT 1 FROM images WHERE id = ?", (image_id,)).fetchone():
                 self.db.execute("INSERT OR REPLACE INTO tags VALUES (?, ?)", (reference.key, image_id))
 
@@ -138,7 +139,7 @@ class ImageStore:
         if reference.digest:
             raise Invalid(f"tag {target}", "a name that has a digest cannot be given", "leave out what comes after @")
         check_name(reference)
-        with Transaction(self.db):
+        with Changing(self.db):
             found = self.resolve(source)
             self.db.execute("INSERT OR REPLACE INTO tags VALUES (?, ?)", (reference.key, found.id))
         return self.resolve(found.id)
@@ -193,37 +194,32 @@ class ImageStore:
         return recover(self.root, self.db)
 
 
-class Transaction:
-    """What is done inside happens at once or not at all; others wait. Raises Error (disk full, locked for too long)."""
+class Changing(Transaction):
+    """What is done to the images inside happens at once or not at all; others wait. Raises Error (disk full, locked for
+    too long)."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> Self:
-        self._run("BEGIN IMMEDIATE")
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
-        if error is None:
-            self._run("COMMIT")
-        else:
-            self._undo(error)
-
-    def _run(self, statement: str) -> None:
-        from sqlite3 import Error as DatabaseError
-
+    def __enter__(self) -> None:
         try:
-            self._db.execute(statement)
-        except DatabaseError as e:
-            self._undo(e)
+            super().__enter__()
+        except Exception as error:
+            _say(error)
+            raise
 
-    def _undo(self, error: BaseException) -> None:
-        from sqlite3 import Error as DatabaseError
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            super().__exit__(kind, error, trace)
+        except Exception as problem:
+            _say(problem)
+            raise
+        _say(error)
 
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
-        if isinstance(error, DatabaseError):
-            raise Error("change the images", str(error), "is the disk full?") from error
+
+def _say(error: BaseException | None) -> None:
+    """What the database has said, in our words. Raises Error."""
+    from sqlite3 import Error as DatabaseError
+
+    if isinstance(error, DatabaseError):
+        raise Error("change the images", str(error), "is the disk full?") from error
 
 
 def check_name(reference: Reference) -> None:
