@@ -144,7 +144,9 @@ def test_filling_a_volume(small: Path, tmp_path: Path) -> None:
 
 
 def test_making_things_in_the_database(small: Path) -> None:
-    stage(small, "volume", "create", "vol", undo=("volume", "rm", "-f", "vol"))
+    """More than there is room for in what the database has of the disk already."""
+    labels = [word for n in range(20) for word in ("--label", f"l{n}=" + "x" * 100_000)]
+    stage(small, "volume", "create", *labels, "vol", undo=("volume", "rm", "-f", "vol"))
 
 
 def test_copying_in(small: Path, tmp_path: Path) -> None:

@@ -254,7 +254,7 @@ def test_on_failure_restart_makes_it_again(client: Client, policy: str) -> None:
     box = run(client, FILE, script, **more)
     until(box, "healthy")
     assert box.inspect()["RestartCount"] == 1 and box.status == "running"
-    box.stop()
+    box.stop(timeout=60)
     time.sleep(0.3)
     assert (box.status, box.exit_code) == ("exited", 0), "who asks for an end gets one"
 
