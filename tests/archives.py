@@ -55,6 +55,25 @@ def tar_of(*members: tuple[tarfile.TarInfo, bytes], form: int = tarfile.PAX_FORM
     return out.getvalue()
 
 
+def packed(*members: tuple[tarfile.TarInfo, bytes], mode: str = "w") -> bytes:
+    """A tar, compressed where `mode` says so; each member is as long as what comes with it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:  # type: ignore[call-overload]
+        for info, data in members:
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def entry(name: str, kind: bytes = tarfile.REGTYPE, **fields: object) -> tarfile.TarInfo:
+    """A member, for `packed`, with nothing said that is not among `fields`."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return info
+
+
 def files_tar(files: dict[str, bytes]) -> bytes:
     return tar_of(*(member(name, data) for name, data in files.items()))
 

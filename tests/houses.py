@@ -81,6 +81,19 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def responders(store: Path) -> list[int]:
+    """The processes that answer for names on the networks of a store."""
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0") if entry.isdigit() else []
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if os.fsencode(store) in words and any(word.endswith(b"/responder.py") for word in words):
+            found.append(int(entry))
+    return found
+
+
 def kill_processes(who: str) -> None:
     """Kill a store's keeper, holder, or both, as far as they are there: `info` says 0 where none is, and kill(2) takes
     0 for the caller's own group."""

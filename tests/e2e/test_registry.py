@@ -25,15 +25,6 @@ pytestmark = [
 needs_registry = pytest.mark.requires("program:docker-registry", "program:skopeo")
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No credentials and no configuration but the test's own."""
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    monkeypatch.setenv("CLOCHE_NETWORK", "none")
-    monkeypatch.delenv("CLOCHE_CONFIG", raising=False)
-    return tmp_path / "docker"
-
-
 def runs(name: str) -> str:
     return ok("run", "--rm", "--pull", "never", name)
 

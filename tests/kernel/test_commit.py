@@ -17,6 +17,7 @@ import pytest
 
 import leftovers
 import probes
+from archives import entry, packed
 from cloche.sdk import Client
 from commands import COMMAND, Result, cloche, ok
 from probes import requires
@@ -313,23 +314,6 @@ def test_a_save_that_is_killed_leaves_a_whole_file_or_none(tmp_path: Path, kills
 
 
 # import
-
-
-def packed(*members: tuple[tarfile.TarInfo, bytes], mode: str = "w") -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as archive:  # type: ignore[call-overload]
-        for info, data in members:
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def entry(name: str, kind: bytes = tarfile.REGTYPE, **fields: object) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type = kind
-    for key, value in fields.items():
-        setattr(info, key, value)
-    return info
 
 
 def pour(data: bytes, *words: str) -> Result:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from archives import entry, packed
 from cloche.sdk import Client
 from commands import COMMAND, cloche, ok
 from probes import requires
@@ -45,23 +46,6 @@ def box(script: str = "", *flags: str, name: str = "box", run: bool = True) -> N
 
 def inside(script: str, name: str = "box") -> str:
     return ok("exec", name, "sh", "-c", script)
-
-
-def packed(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for info, data in members:
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def entry(name: str, kind: bytes = tarfile.REGTYPE, **fields: object) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type = kind
-    for key, value in fields.items():
-        setattr(info, key, value)
-    return info
 
 
 def pour(data: bytes, *words: str) -> tuple[int, str]:

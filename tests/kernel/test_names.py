@@ -16,6 +16,7 @@ import pytest
 
 from commands import cloche, ok
 from hosts import address, free_port, from_container, here, other_host, py, serve
+from houses import responders
 
 __all__ = ["py"]  # a fixture
 
@@ -222,18 +223,6 @@ def test_ipv6_names(py: str) -> None:
         assert asks(py, "one", "two", AAAA) == asks(py, "one", "two", AAAA, server=gateway) == f"0  {inside}"
     finally:
         Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text(before)
-
-
-def responders(store: Path) -> list[int]:
-    found = []
-    for entry in os.listdir("/proc"):
-        try:
-            words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0") if entry.isdigit() else []
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if os.fsencode(store) in words and any(word.endswith(b"/responder.py") for word in words):
-            found.append(int(entry))
-    return found
 
 
 @pytest.mark.parametrize("who", ["responder", "keeper", "holder", "responder keeper", "keeper holder", "all"])

@@ -24,7 +24,7 @@ from cloche.network.attachment import port_element
 from cloche.sdk import Client, Container
 from commands import COMMAND, cloche, ok
 from hosts import free_port, py
-from houses import House, step_through
+from houses import House, responders, step_through
 from stepping import killed_at
 
 pytestmark = [
@@ -340,18 +340,6 @@ def pair(py: str) -> str:
     for name in ("one", "two"):
         ok("run", "-d", "--name", name, "--network", "net", "py", "sleep", "1000")
     return py
-
-
-def responders(store: Path) -> list[int]:
-    found = []
-    for entry in os.listdir("/proc"):
-        try:
-            words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0") if entry.isdigit() else []
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if os.fsencode(store) in words and any(word.endswith(b"/responder.py") for word in words):
-            found.append(int(entry))
-    return found
 
 
 def test_questions_that_are_bombs(store: Path, pair: str) -> None:

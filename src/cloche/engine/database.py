@@ -133,7 +133,8 @@ CREATE TRIGGER event_health AFTER UPDATE OF health ON containers
 """,
 }
 
-# of the log until whoever commits must copy it into the database, which takes 5 ms; the keeper does when all is quiet
+# of the log until whoever commits must copy it into the database, which takes milliseconds: the keeper does it before,
+# when all is quiet
 _PAGES = 4000
 
 

@@ -74,21 +74,17 @@ class Restarting:
         if job is None:
             return
         notes = {**job.notes, "restart": [policy, tries] if policy != "no" or _heals(job) else None}
-        places = [plan_file(self._keeper.store.container(key))]
-        content = b""
-        for path in (self._keeper.store.plan(key), *places):
-            try:
-                with open(path, "rb") as file:
-                    content = stored.dump(stored.load(file.read()).replace(notes=notes))
-            except FileNotFoundError:
-                continue
-            places.append(path)
-        for path in dict.fromkeys(places) if content else ():
-            write_whole(path + ".new", content)
-            os.rename(path + ".new", path)
+        kept = plan_file(self._keeper.store.container(key))
+        found = [path for path in (self._keeper.store.plan(key), kept) if os.path.exists(path)]
+        if found:
+            with open(found[0], "rb") as file:
+                content = stored.dump(stored.load(file.read()).replace(notes=notes))
+            for path in {*found, kept}:
+                write_whole(path + ".new", content)
+                os.rename(path + ".new", path)
+            if job.content:
+                job.content = content
         job.notes = notes
-        if job.content:
-            job.content = content or job.content
 
     def wanted(self, job: Job, code: int) -> float | None:
         """Seconds until a container that has ended is made again; None when it is not. Raises RecordError."""
