@@ -160,7 +160,11 @@ def test_the_process_that_makes_bells_may_be_killed(client: Client) -> None:
     box = client.run("starter", ["sleep", "1000"], detach=True)
     for _ in range(3):
         before = bell_server(keeper)
+        handle = os.pidfd_open(before)
         os.kill(before, signal.SIGKILL)
+        # killed while it still reads, it may take a question with it: nobody knows then what it has made of it
+        assert select.select([handle], [], [], 10)[0], "it has ended"
+        os.close(handle)
         assert client.run("starter", ["echo", "made"], remove=True).output == "made\n"
         assert bell_server(keeper) != before
     assert box.status == "running"
