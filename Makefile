@@ -1,6 +1,7 @@
 # make run     a first container, from nothing            make check   linters, types, unit tests: under a minute
 # make test    everything, on every lane                  make test-v2 the kernel tests on pure cgroup v2
 # make bench   speed beside the peers                     make torture a thousand random kills
+# make conformance [RUNTIME=runc]                         the tests that hold against any OCI runtime
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
@@ -11,7 +12,7 @@ LANES := build/lanes
 PYTHON ?= $(shell for p in python3 /usr/bin/python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v "$$p" && break; done)
 
-.PHONY: help run venv bell check lint unit test test-host test-v2 record-lanes bench torture clean distclean system-%
+.PHONY: help run venv bell check lint unit test test-host test-v2 record-lanes conformance bench torture clean distclean system-%
 
 help:
 	@sed -n '/^SHELL/q; s/^# //p' Makefile
@@ -59,6 +60,10 @@ test: system-test venv bell
 # Sets the number of tests that each lane of the last `make test` must run from now on.
 record-lanes:
 	$(BIN)/python tools/lanes.py --record $(LANES)/{unit,v2,host}.jsonl
+
+# RUNTIME is a path, or a name on PATH; without it, it is our own.
+conformance: system-conformance venv bell
+	$(if $(RUNTIME),CONFORMANCE_RUNTIME="$(RUNTIME)") $(BIN)/python -m pytest tests/conformance
 
 bench: system-bench venv bell
 	$(BIN)/python bench/peers.py

@@ -170,6 +170,47 @@ def _ps() -> None:
     subprocess.run(["ps", "-ef"], check=True, capture_output=True)
 
 
+def _idmap() -> None:
+    """An id-mapped mount of a folder in /tmp: not every file system of every kernel can be mounted so."""
+    from struct import pack
+
+    detached_clone, everywhere, attr_idmap, empty_path = 1, -100, 0x100000, 0x1000
+    with tempfile.TemporaryDirectory(dir="/tmp") as place, mapped_namespace() as namespace:
+        tree = libc.syscall(428, everywhere, place.encode(), detached_clone)  # open_tree(2)
+        attributes = pack("QQQQ", attr_idmap, 0, 0, namespace)
+        if tree < 0 or libc.syscall(442, tree, b"", empty_path, attributes, len(attributes)):  # mount_setattr(2)
+            raise OSError(ctypes.get_errno(), "mount_setattr")
+
+
+@contextmanager
+def mapped_namespace() -> Iterator[int]:
+    """A descriptor of a user namespace that maps 65536 ids, of a process that has ended. Raises OSError."""
+    ready, say_ready = os.pipe()
+    go_on, say_go_on = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        if not libc.unshare(NEWUSER):
+            os.write(say_ready, b".")
+            os.close(say_go_on)
+            os.read(go_on, 1)
+        os._exit(0)
+    os.close(say_ready)
+    try:
+        if not os.read(ready, 1):
+            raise OSError(1, "unshare")
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{pid}/{name}").write_text("0 100000 65536")
+        namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        for fd in (ready, go_on, say_go_on):
+            os.close(fd)
+        os.waitpid(pid, 0)
+    try:
+        yield namespace
+    finally:
+        os.close(namespace)
+
+
 def _bridge() -> None:
     """A bridge and a pair of links, in a network namespace of the child's own."""
     from cloche.kernel import rtnetlink
@@ -196,6 +237,7 @@ PROBES: dict[str, Callable[[], bool]] = {
         lambda: _file_system("overlay", "lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work")
     ),
     "mqueue": lambda: succeeds(lambda: _file_system("mqueue")),
+    "idmap": lambda: succeeds(_idmap),
     "userns": _namespace(NEWUSER),
     "netns": _namespace(NEWNET),
     "bridge": lambda: succeeds(_bridge),

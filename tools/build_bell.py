@@ -1,4 +1,5 @@
-"""Builds bell, the static executor: its table from the step classes, then the program, each only when out of date.
+"""Builds bell, the static executor: its table from the step classes, then the program, each only when out of date; and
+cloche-oci, the OCI runtime's command line.
 
     python tools/build_bell.py [--force]
 
@@ -18,12 +19,13 @@ from pathlib import Path
 
 TREE = Path(__file__).resolve().parent.parent
 ROOM = TREE / "src/cloche/runtime"
-SOURCE, HEADER, PROGRAM = ROOM / "bell.c", ROOM / "bell_table.h", ROOM / "bell"
+HEADER = ROOM / "bell_table.h"
+PROGRAMS = {ROOM / "bell": ROOM / "bell.c", ROOM / "cloche-oci": ROOM / "oci.c"}
 FLAGS = ("-static", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-s")
 
 
 class BuildError(Exception):
-    """Bell could not be built; the text says why and what to install."""
+    """A program could not be built; the text says why and what to install."""
 
 
 def compiler() -> list[str]:
@@ -54,33 +56,33 @@ def write_header() -> None:
     draft.replace(HEADER)
 
 
-def stale() -> bool:
+def stale(program: Path) -> bool:
     """Whether the program is missing or older than what it is made from."""
-    if not PROGRAM.exists():
+    if not program.exists():
         return True
-    built = PROGRAM.stat().st_mtime_ns
+    built = program.stat().st_mtime_ns
     return any(path.stat().st_mtime_ns > built for path in (*ROOM.glob("*.[ch]"), Path(__file__)))
 
 
-def compile_program() -> None:
-    draft = PROGRAM.with_name(f"bell.{os.getpid()}")
-    command = [*compiler(), *FLAGS, "-o", str(draft), str(SOURCE)]
+def compile_program(program: Path, source: Path) -> None:
+    draft = program.with_name(f"{program.name}.{os.getpid()}")
+    command = [*compiler(), *FLAGS, f'-DPYTHON="{sys.executable}"', "-o", str(draft), str(source)]
     print(shlex.join(command), file=sys.stderr)
     try:
         if subprocess.run(command, cwd=TREE).returncode:
-            raise BuildError(f"build bell: {command[0]} failed; hint: apt-get install musl-tools gcc")
-        draft.replace(PROGRAM)
+            raise BuildError(f"build {program.name}: {command[0]} failed; hint: apt-get install musl-tools gcc")
+        draft.replace(program)
     finally:
         draft.unlink(missing_ok=True)
 
 
 def build(force: bool = False) -> bool:
-    """Brings bell up to date and says whether it was compiled anew. Raises BuildError."""
+    """Brings the programs up to date and says whether one was compiled anew. Raises BuildError."""
     write_header()
-    if not (force or stale()):
-        return False
-    compile_program()
-    return True
+    wanted = [program for program in PROGRAMS if force or stale(program)]
+    for program in wanted:
+        compile_program(program, PROGRAMS[program])
+    return bool(wanted)
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ class Container(Handling):
 
     def kill(self, signal: int | str = 9) -> None:
         """A signal to the first process. Raises Conflict when it does not run."""
-        from cloche.engine.signals import signal_number
+        from cloche.kernel.signalnames import signal_number
 
         self.client.engine.signal(self._refresh(), signal_number(str(signal)))
 

@@ -29,7 +29,7 @@ def test_output_and_exit_codes_are_the_commands_own() -> None:
 def test_a_command_that_is_not_there_is_127_and_one_that_cannot_be_executed_126() -> None:
     missing = cloche("run", "--rm", "starter", "no-such-command")
     assert missing.code == 127
-    assert 'execute "no-such-command": not found in $PATH' in missing.err
+    assert 'execute "no-such-command": executable file not found in $PATH' in missing.err
     assert cloche("run", "--rm", "starter", "/etc/passwd").code == 126
     assert cloche("run", "--rm", "starter", "/etc").code == 126
     assert ok("ps", "-aq") == "", "--rm removes what could not be started too"

@@ -10,8 +10,8 @@ from cloche.document import dumps, loads
 from cloche.engine import request as requests
 from cloche.engine.environment import merge
 from cloche.engine.request import Health, Logging, RunRequest
-from cloche.engine.signals import signal_number
 from cloche.errors import Invalid
+from cloche.kernel.signalnames import signal_number
 from cloche.oci.runtime import DeviceRule, IdMapping
 from cloche.value import Value, decode, encode
 

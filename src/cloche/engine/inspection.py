@@ -77,7 +77,7 @@ def container(engine: Engine, found: Container) -> dict[str, Any]:
 
 
 def _signal(number: int) -> str:
-    from cloche.engine.signals import signal_name
+    from cloche.kernel.signalnames import signal_name
 
     return signal_name(number)
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import posixpath
 
 from cloche.engine.environment import merge
-from cloche.engine.signals import signal_number
 from cloche.engine.units import is_number, seconds
 from cloche.errors import Invalid, Unsupported
+from cloche.kernel.signalnames import signal_number
 from cloche.oci.document import parse_json, write_json
 
 TYPE_CHECKING = False

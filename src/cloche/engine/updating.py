@@ -1,9 +1,11 @@
 """update: other limits for a container, live and for its next start. All of them are changed, or none.
 
-The plan's own steps write them; what was there before is read first and written back, last first, when one is refused.
+The plan's own steps write them; what was there before is written back when one is refused, or cannot be recorded.
 """
 
 from __future__ import annotations
+
+from errno import EBUSY, ENOENT
 
 from cloche.engine import config as configs
 from cloche.engine.bundle import resources
@@ -16,14 +18,12 @@ from cloche.engine.sqlite import sqlite3
 from cloche.engine.validation import check_restart
 from cloche.errors import Conflict, Error, Invalid
 from cloche.plan.cgroups import limits as limit_steps
+from cloche.runtime.limits import Refused, change, restore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from cloche.engine.containers import Container, Engine
     from cloche.engine.request import Limits
-    from cloche.step.cgroup import LimitCgroup
 
 
 def merged(present: Limits, wanted: Limits) -> Limits:
@@ -67,21 +67,18 @@ def update(engine: Engine, container: Container, wanted: Limits, policy: tuple[s
     steps = limit_steps(
         engine.store.cgroup(container.id, config.request.cgroup_parent), resources(changed), engine.host
     )
-    undo: list[tuple[LimitCgroup, str]] = []
+    what = f"update container {container.name}"
     try:
-        if container.status == RUNNING:
-            for step in ordered([step.here() for step in steps]):
-                present = _present(step.path)
-                step.write()
-                undo.append((step, present))
+        before = change(steps) if container.status == RUNNING else []
+    except Refused as error:
+        if error.errno == ENOENT:
+            raise Conflict(what, "it is not running any more", "try again") from None
+        hint = "it uses more than that now" if error.errno == EBUSY else ""
+        raise Error(f"{what}: {error.step.name()}", error.errno or 5, hint) from error
+    try:
         _store(engine, container, configs.dump(config.replace(request=request.replace(resources=made))))
-    except BaseException as error:
-        _restore(undo)
-        if isinstance(error, FileNotFoundError):
-            raise Conflict(f"update container {container.name}", "it is not running any more", "try again") from None
-        if isinstance(error, OSError):
-            hint = "it uses more than that now" if error.errno == 16 else ""
-            raise Error(f"update container {container.name}: {step.name()}", error.errno or 5, hint) from error
+    except BaseException:
+        restore(before)
         raise
     if policy and container.status in (RUNNING, RESTARTING):
         engine.keeper.ask({"op": "policy", "id": container.id, "restart": list(policy)})
@@ -94,29 +91,6 @@ def _is_new(name: str, wanted: Limits) -> bool:
     if name in ("cpu_period", "cpu_quota"):
         return bool(wanted.cpu_period or wanted.cpu_quota)
     return bool(getattr(wanted, name) != getattr(type(wanted)(), name))
-
-
-def ordered(steps: Sequence[LimitCgroup]) -> list[LimitCgroup]:
-    """As the kernel takes them: on cgroup v1 memory never exceeds memory and swap, so what grows, grows there first."""
-    found = list(steps)
-    both = next((s for s in found if s.path.endswith("/memory.memsw.limit_in_bytes")), None)
-    if both and (int(both.content) < 0 or int(both.content) > int(_present(both.path))):
-        found.remove(both)
-        found.insert(0, both)
-    return found
-
-
-def _present(path: str) -> str:
-    with open(path, encoding="ascii") as file:
-        return file.read().strip()
-
-
-def _restore(done: Sequence[tuple[LimitCgroup, str]]) -> None:
-    for step, before in reversed(done):
-        try:
-            step.replace(content=before).write()
-        except OSError:
-            continue  # the container has ended, or uses more by now than it was allowed before
 
 
 def _store(engine: Engine, container: Container, text: str) -> None:

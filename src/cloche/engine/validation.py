@@ -130,7 +130,7 @@ def _check_process(process: Program) -> Program:
         _check_ulimit(limit, seen)
     if not process.stop_signal:
         return process
-    from cloche.engine.signals import signal_name, signal_number
+    from cloche.kernel.signalnames import signal_name, signal_number
 
     return process.replace(stop_signal=signal_name(signal_number(process.stop_signal)))
 

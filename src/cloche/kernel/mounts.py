@@ -34,6 +34,14 @@ _ATTRIBUTES = {  # option: (set, clear)
 _PROPAGATIONS = {"private": MS_PRIVATE, "slave": MS_SLAVE, "shared": MS_SHARED, "unbindable": MS_UNBINDABLE}
 _PROPAGATIONS |= {"r" + name: flag | MS_REC for name, flag in list(_PROPAGATIONS.items())}
 
+# every option that is not the file system's own
+OPTION_NAMES = (
+    *_ATTRIBUTES,
+    *(f"r{name}" for name in _ATTRIBUTES if name != "relatime"),
+    *_PROPAGATIONS,
+    *("bind", "rbind", "defaults"),
+)
+
 ATTRIBUTE_NAMES = {
     ATTR_RDONLY: "RDONLY",
     ATTR_NOSUID: "NOSUID",

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SIZE_MAX = 16 << 20  # bytes; registries take 4 MiB of manifest, build caches make image configs of one
 NUMBER_MAX = (1 << 63) - 1
+NUMBER_MIN = -1 << 63
+UINT16_MAX, UINT32_MAX, UINT64_MAX = (1 << 16) - 1, (1 << 32) - 1, (1 << 64) - 1
 
 
 class Object:
@@ -55,6 +57,18 @@ class Object:
             raise self.wrong(key, f"expected a whole number from 0 on, not {_kind(value)}")
         return value
 
+    def bounded(self, key: str, low: int, high: int) -> int:
+        """A whole number that must be there, from `low` to `high`."""
+        value = self.data.get(key)
+        if value is None:
+            raise self.wrong(key, "it is missing")
+        return self._bounded(key, value, low, high)
+
+    def optional(self, key: str, low: int, high: int) -> int | None:
+        """A whole number from `low` to `high`; None where there is none."""
+        value = self.data.get(key)
+        return None if value is None else self._bounded(key, value, low, high)
+
     def flag(self, key: str) -> bool:
         """true or false; false where there is none."""
         value = self.data.get(key)
@@ -64,7 +78,45 @@ class Object:
 
     def texts(self, key: str) -> tuple[str, ...]:
         """An array of strings."""
-        return tuple(self._text(f"{key}[{i}]", v) for i, v in enumerate(self._array(key)))
+        found = self._array(key)
+        for i, value in enumerate(found):
+            if not isinstance(value, str) or "\0" in value:  # where it stands is put in words for an error only
+                self._text(f"{key}[{i}]", value)
+        return tuple(found)
+
+    def numbers(self, key: str, low: int, high: int) -> tuple[int, ...]:
+        """An array of whole numbers from `low` to `high`."""
+        return tuple([self._bounded(f"{key}[{i}]", v, low, high) for i, v in enumerate(self._array(key))])
+
+    def choice(self, key: str, known: tuple[str, ...], default: str | None = "") -> str:
+        """One of the known words; `default` where there is none, an error if that is None."""
+        value = self.text(key, default)
+        if value not in known and self.has(key):
+            raise self.wrong(key, _unknown(value, known))
+        return value
+
+    def choices(self, key: str, known: tuple[str, ...]) -> tuple[str, ...]:
+        """An array of known words."""
+        found = self.texts(key)
+        for i, value in enumerate(found):
+            if value not in known:
+                raise self.wrong(f"{key}[{i}]", _unknown(value, known))
+        return found
+
+    def absolute(self, key: str, default: str | None = "") -> str:
+        """A path from the root on; `default` where there is none, or an empty one, an error if that is None."""
+        value = self.text(key, default)
+        if value[:1] != "/" and (value or default is None):
+            raise self.wrong(key, "expected an absolute path")
+        return value or default or ""
+
+    def absolutes(self, key: str) -> tuple[str, ...]:
+        """An array of paths from the root on."""
+        found = self.texts(key)
+        for i, value in enumerate(found):
+            if value[:1] != "/":
+                raise self.wrong(f"{key}[{i}]", "expected an absolute path")
+        return found
 
     def pairs(self, key: str) -> tuple[tuple[str, str], ...]:
         """An object whose values are strings."""
@@ -85,6 +137,18 @@ class Object:
             if not isinstance(value, dict):
                 raise self.wrong(f"{key}[{i}]", f"expected an object, not {_kind(value)}")
             yield Object(self.what, value, self.at(f"{key}[{i}]"))
+
+    def named_parts(self, key: str) -> Iterator[tuple[str, Object]]:
+        """An object whose values are objects."""
+        for name, value in self._map(key).items():
+            if not isinstance(value, dict):
+                raise self.wrong(f"{key}.{name}", f"expected an object, not {_kind(value)}")
+            yield self._text(key, name), Object(self.what, value, self.at(f"{key}.{name}"))
+
+    def _bounded(self, key: str, value: object, low: int, high: int) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise self.wrong(key, f"expected a whole number from {low} to {high}, not {_kind(value)}")
+        return value
 
     def _text(self, key: str, value: object) -> str:
         if not isinstance(value, str):
@@ -111,7 +175,11 @@ def parse_json(data: bytes | str, what: str) -> Any:
     if len(data) > SIZE_MAX:
         raise Invalid(what, f"it is larger than {SIZE_MAX >> 20} MiB")
     try:
-        text = data if isinstance(data, str) else data.decode()  # json would take UTF-16 and 32 too
+        if isinstance(data, str):
+            text = data
+            text.encode()  # a lone surrogate is no Unicode, see below
+        else:
+            text = data.decode()  # json would take UTF-16 and 32 too
         value = loads(text)
         if "\\ud" in text.lower():  # \ud800 alone is fine JSON and no Unicode: it could be neither stored nor shown
             write_json(value)
@@ -140,6 +208,10 @@ def write_json(value: Any) -> bytes:
 def said(fields: dict[str, Any]) -> dict[str, Any]:
     """`fields` without those that say nothing: None, false, empty strings, arrays and objects. 0 is a number."""
     return {k: v for k, v in fields.items() if v or (v == 0 and v is not False)}
+
+
+def _unknown(value: str, known: tuple[str, ...]) -> str:
+    return f"expected one of {', '.join(known)}, not {value[:40] or 'an empty string'}"
 
 
 def _kind(value: object) -> str:

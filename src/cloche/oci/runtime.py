@@ -10,6 +10,10 @@ from __future__ import annotations
 
 from cloche.value import Value
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloche.oci.seccomp import Seccomp
+
 
 class User(Value):
     """process.user. `name` is Docker's USER[:GROUP], looked up inside the root; the spec's numbers win where it is
@@ -43,6 +47,32 @@ class Rlimit(Value):
     lower: bool = False
 
 
+class Scheduler(Value):
+    """process.scheduler, sched_setattr(2): policy as SCHED_FIFO, flags as SCHED_FLAG_RECLAIM, times in nanoseconds."""
+
+    policy: str
+    nice: int = 0
+    priority: int = 0
+    flags: tuple[str, ...] = ()
+    runtime: int = 0
+    deadline: int = 0
+    period: int = 0
+
+
+class IOPriority(Value):
+    """process.ioPriority, ioprio_set(2): kind as IOPRIO_CLASS_BE, priority 0 to 7."""
+
+    kind: str
+    priority: int = 0
+
+
+class CpuAffinity(Value):
+    """process.execCPUAffinity: lists of CPUs, `0-3,7`, for an exec before and after it is in the container's cpuset."""
+
+    initial: str = ""
+    final: str = ""
+
+
 class Process(Value):
     """process: what is executed and with which rights."""
 
@@ -57,6 +87,11 @@ class Process(Value):
     no_new_privileges: bool = False
     oom_score_adj: int | None = None
     reaper: bool = False  # a reaper stays PID 1 and the program becomes its child (Docker's --init)
+    apparmor_profile: str = ""
+    selinux_label: str = ""
+    scheduler: Scheduler | None = None
+    io_priority: IOPriority | None = None
+    cpu_affinity: CpuAffinity = CpuAffinity()
 
 
 class Mount(Value):
@@ -70,6 +105,8 @@ class Mount(Value):
     pid: int = 0
     start_time: int = 0
     below: str = ""
+    uid_mappings: tuple[IdMapping, ...] = ()
+    gid_mappings: tuple[IdMapping, ...] = ()
 
 
 class Namespace(Value):
@@ -115,12 +152,20 @@ class DeviceRule(Value):
 
 
 class DeviceRate(Value):
-    """linux.resources.blockIO: of one device. kind: weight, read_bps, write_bps, read_iops, write_iops."""
+    """linux.resources.blockIO: of one device. kind: weight, leaf_weight, read_bps, write_bps, read_iops, write_iops."""
 
     kind: str
     major: int
     minor: int
     rate: int
+
+
+class Rdma(Value):
+    """linux.resources.rdma: of one device; None says that none is asked for."""
+
+    device: str
+    handles: int | None = None
+    objects: int | None = None
 
 
 class Resources(Value):
@@ -143,6 +188,68 @@ class Resources(Value):
     oom_kill_disable: bool = False
     blkio_weight: int | None = None  # 10 to 1000
     rates: tuple[DeviceRate, ...] = ()
+    blkio_leaf_weight: int | None = None
+    kernel_memory: int | None = None
+    kernel_memory_tcp: int | None = None
+    check_before_update: bool = False  # refuse a memory limit below what is in use
+    cpu_burst: int | None = None
+    cpu_idle: int | None = None
+    hugepages: tuple[tuple[str, int], ...] = ()  # size as 2MB, limit in bytes
+    network_class: int | None = None
+    network_priorities: tuple[tuple[str, int], ...] = ()  # interface, priority
+    rdma: tuple[Rdma, ...] = ()
+    unified: tuple[tuple[str, str], ...] = ()  # files of cgroup v2 and what is written to them
+
+
+class TimeOffset(Value):
+    """linux.timeOffsets: clock is monotonic or boottime."""
+
+    clock: str
+    seconds: int = 0
+    nanoseconds: int = 0
+
+
+class NetDevice(Value):
+    """linux.netDevices: a link of the host's that moves into the container; `inside` is its name there."""
+
+    name: str
+    inside: str = ""
+
+
+class IntelRdt(Value):
+    """linux.intelRdt: a resctrl group; schemata are its lines."""
+
+    clos_id: str = ""
+    schemata: tuple[str, ...] = ()
+    monitoring: bool = False
+
+
+class MemoryPolicy(Value):
+    """linux.memoryPolicy, set_mempolicy(2): mode as MPOL_BIND, nodes as 0-1, flags as MPOL_F_STATIC_NODES."""
+
+    mode: str
+    nodes: str = ""
+    flags: tuple[str, ...] = ()
+
+
+class Hook(Value):
+    """hooks.*[]: timeout in seconds, None for ever."""
+
+    path: str
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    timeout: int | None = None
+
+
+class Hooks(Value):
+    """hooks: what else is executed, in the order of a container's life (config.md, POSIX-platform Hooks)."""
+
+    prestart: tuple[Hook, ...] = ()
+    create_runtime: tuple[Hook, ...] = ()
+    create_container: tuple[Hook, ...] = ()
+    start_container: tuple[Hook, ...] = ()
+    poststart: tuple[Hook, ...] = ()
+    poststop: tuple[Hook, ...] = ()
 
 
 class Spec(Value):
@@ -164,3 +271,12 @@ class Spec(Value):
     readonly_paths: tuple[str, ...] = ()
     rootfs_propagation: str = ""
     annotations: tuple[tuple[str, str], ...] = ()
+    root_path: str = ""  # as the document says, relative to the bundle or absolute
+    hooks: Hooks = Hooks()
+    seccomp: Seccomp | None = None
+    mount_label: str = ""
+    time_offsets: tuple[TimeOffset, ...] = ()
+    net_devices: tuple[NetDevice, ...] = ()
+    intel_rdt: IntelRdt | None = None
+    memory_policy: MemoryPolicy | None = None
+    personality: str = ""  # LINUX or LINUX32

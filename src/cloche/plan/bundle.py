@@ -18,6 +18,10 @@ class Bundle(Value):
     namespace only, so one directory serves all; its parents can be entered by everybody (a user namespace's root is
     nobody
     outside). filter: the seccomp program, compiled; empty is unconfined. network: how it comes onto its networks.
+
+    What an OCI runtime's caller may ask for: created: it waits to be started, at the fifo that is passed as `start`.
+    state: its state as JSON, before and after the pid, for hooks. passed: how many descriptors the program gets besides
+    0 to 2. keyring: a session keyring of its own. pivot: False where pivot_root(2) cannot be had.
     """
 
     id: str
@@ -27,6 +31,11 @@ class Bundle(Value):
     filter: bytes = b""
     filter_flags: int = 0
     network: Attachment = Attachment()
+    created: bool = False
+    state: tuple[str, str] = ("", "")
+    passed: int = 0
+    keyring: bool = True
+    pivot: bool = True
 
 
 class Joining(Value):
@@ -40,3 +49,5 @@ class Joining(Value):
     cgroups_path: str = ""
     filter: bytes = b""
     filter_flags: int = 0
+    passed: int = 0
+    keyring: bool = True

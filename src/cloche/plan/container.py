@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from cloche.errors import Invalid
 from cloche.plan import cgroups, mounts
-from cloche.plan.process import become, look_up
+from cloche.plan import process as process_acts
 from cloche.step.base import Act, Plan, Ref, Step
+from cloche.step.hook import RunHook, RunHookInside
 from cloche.step.mount import (
     MS_PRIVATE,
     MS_REC,
@@ -15,6 +16,8 @@ from cloche.step.mount import (
     MakeReadonly,
     Mask,
     MountOverlay,
+    MoveRoot,
+    OntoCopy,
     OpenTree,
     PivotRoot,
     SetPropagation,
@@ -32,9 +35,17 @@ from cloche.step.namespace import (
     SetNamespace,
     Unshare,
 )
-from cloche.step.process import CloseOthers, NewKeyring, NewSession, OpenTerminal, WriteSelf
+from cloche.step.process import (
+    CloseOthers,
+    Execute,
+    HoldDescriptors,
+    NewKeyring,
+    NewSession,
+    OpenTerminal,
+    WriteSelf,
+)
 from cloche.step.rootfs import Overlay
-from cloche.step.sync import Await, Gate, Open, Report, StartBell
+from cloche.step.sync import Await, Gate, Meet, Open, Report, StartBell, WaitForStart
 from cloche.value import remembered
 
 TYPE_CHECKING = False
@@ -46,6 +57,7 @@ if TYPE_CHECKING:
 PIDFD = Ref("pidfd")
 TERMINAL = Ref("terminal")
 USERNS = Ref("userns")
+START = Ref("start")
 _READONLY = 1 | 2 | 4 | 8  # MOUNT_ATTR_RDONLY, NOSUID, NODEV, NOEXEC
 
 
@@ -68,7 +80,7 @@ def _namespaces(spec: Spec) -> tuple[int, dict[str, Act]]:
     return flags, joined
 
 
-def _in_user_namespace(bundle: Bundle) -> tuple[list[Act], Bundle]:
+def _in_user_namespace(bundle: Bundle, userns: Ref) -> list[Act]:
     """The root is mounted by the stage, with the host's rights, from layers whose owners are shifted by an id-mapped
     mount.
 
@@ -76,47 +88,44 @@ def _in_user_namespace(bundle: Bundle) -> tuple[list[Act], Bundle]:
     ids.
     """
     spec = bundle.spec
+    making = MakeUserNamespace(userns, spec.uid_mappings, spec.gid_mappings or spec.uid_mappings)
     acts: list[Step] = [
-        MakeUserNamespace(USERNS, spec.uid_mappings, spec.gid_mappings or spec.uid_mappings),
+        *([making] if userns == USERNS else []),
         Unshare(KINDS["mount"][0]),
         SetPropagation("/", MS_REC | MS_PRIVATE),
     ]
     root = bundle.root
     if isinstance(root, Overlay):
         lower = bundle.mountpoint + "/lower"
-        acts += [OpenTree(root.directory, Ref("layers")), AttachTree(Ref("layers"), lower, host=True, idmap=(USERNS,))]
+        acts += [OpenTree(root.directory, Ref("layers")), AttachTree(Ref("layers"), lower, host=True, idmap=(userns,))]
         data = mounts.overlay_data(root)
-        acts.append(MountOverlay(lower, bundle.mountpoint + "/root", data))
+        target = bundle.mountpoint + "/root"
+        acts.append(MountOverlay(lower, target, data))
     else:
+        target = bundle.mountpoint + "/root" if root.mapped else bundle.mountpoint
+        shifted = (userns,) if root.mapped else ()
         acts += [OpenTree(root.path, Ref("root"), recursive=True)]
-        acts += [AttachTree(Ref("root"), bundle.mountpoint + "/root", host=True, idmap=(USERNS,))]
+        acts += [AttachTree(Ref("root"), target, propagation=MS_PRIVATE | MS_REC, host=True, idmap=shifted)]
     why = {"AttachTree": "Files of the image shall belong to the container's root, and stay as they are on disk."}
     # the new root has no right to go through the host's directories: it inherits where it is
-    acts.append(EnterRoot(bundle.mountpoint + "/root"))
-    placed = [Act("stage", step, why.get(type(step).__name__, "")) for step in acts]
-    return placed, bundle.replace(mountpoint=bundle.mountpoint + "/root")
+    acts.append(EnterRoot(target))
+    return [Act("stage", step, why.get(type(step).__name__, "")) for step in acts]
 
 
-def _enter_mapped(bundle: Bundle) -> list[Act]:
-    """In a user namespace the mounts that were copied are locked; a bind of the root onto itself can be pivoted
+def _enter_mapped() -> list[Act]:
+    """In a user namespace the mounts that were copied are locked; a copy of the root over itself can be pivoted
     into."""
-    ref = Ref("root.again")
-    why = "A mount that came from outside a user namespace is locked; a copy of it may become the root."
-    return [
-        Act("init", SetPropagation("/", MS_REC | MS_PRIVATE)),
-        Act("init", OpenTree(".", ref, recursive=True), why),
-        Act("init", AttachTree(ref, ".", host=True), why),
-        Act("init", EnterRoot("../" + bundle.mountpoint.rsplit("/", 1)[1]), "Up and down again, onto the copy."),
+    return [Act("init", SetPropagation("/", MS_REC | MS_PRIVATE)), Act("init", OntoCopy())]
+
+
+def _stage(flags: int, joined: dict[str, Act], userns: tuple[Ref, ...], cgroup: tuple[Ref, ...]) -> list[Act]:
+    """Others' namespaces are entered with the host's rights, the user namespace after them."""
+    acts = [
+        Act("stage", SetNamespace(Ref("ns." + kind), kind))
+        for kind in joined
+        if kind not in ("user", "mount", "cgroup")
     ]
-
-
-def _stage(flags: int, joined: dict[str, Act], userns: bool, cgroup: tuple[Ref, ...]) -> list[Act]:
-    acts = [Act("stage", EnterUserNamespace(USERNS))] if userns else []
-    for kind in joined:
-        if kind not in ("user", "mount", "cgroup"):
-            acts.append(Act("stage", SetNamespace(Ref("ns." + kind), kind)))
-    if "user" in joined:
-        acts.append(Act("stage", EnterUserNamespace(Ref("ns.user"))))
+    acts += [Act("stage", EnterUserNamespace(ref)) for ref in userns]
     clone = Clone(flags & ~(KINDS["cgroup"][0] | KINDS["user"][0]), cgroup)
     return [
         *acts,
@@ -154,19 +163,18 @@ def _hidden(readonly: tuple[str, ...], masked: tuple[str, ...]) -> tuple[Act, ..
 
 
 def _handover(process: Process, actor: str, console: bool) -> tuple[list[Act], list[Act]]:
-    """The terminal; and the gate, with the host's side of it."""
+    """The terminal; and the report that all is ready, with the host's side of it."""
     opening: list[Act] = []
     passed: tuple[Ref, ...] = ()
     if process.terminal:
         opening = [Act(actor, OpenTerminal(TERMINAL, *process.console_size, console))]
         passed = (TERMINAL,)
-    gate = [
+    ready = [
         Act(actor, Report("ready", passed)),
         Act("host", Await("ready", passed and (Ref("terminal.host"),))),
         Act("host", Open("go")),
-        Act(actor, Gate("go")),
     ]
-    return opening, gate
+    return opening, ready
 
 
 def _check(process: Process) -> None:
@@ -179,28 +187,73 @@ def _check(process: Process) -> None:
             raise Invalid(f"execute {process.args[0]!r}", "an argument or variable has a NUL byte in it")
 
 
+def _enter(bundle: Bundle, userns: tuple[Ref, ...]) -> tuple[list[Act], list[Act]]:
+    """The root: what the stage does, what init does."""
+    if userns:
+        return _in_user_namespace(bundle, userns[0]), _enter_mapped()
+    folder = bundle.root.path if not isinstance(bundle.root, Overlay) else ""
+    return [Act("stage", OpenTree(folder, Ref("root"), recursive=True))] if folder else [], mounts.enter(bundle)
+
+
+def _change_root(bundle: Bundle) -> list[Act]:
+    """From the host's root to the container's, behind the hooks that want to see both."""
+    hooks = bundle.spec.hooks
+    acts: list[Act] = []
+    outside = [*(("prestart", h) for h in hooks.prestart), *(("createRuntime", h) for h in hooks.create_runtime)]
+    if outside:
+        acts += [
+            Act("init", Report("mounted")),
+            Act("host", Await("mounted")),
+            *(Act("host", RunHook(hook, moment, *bundle.state)) for moment, hook in outside),
+            Act("host", Open("hooks")),
+            Act("init", Meet("hooks")),
+        ]
+    acts += [Act("init", RunHookInside(hook, "createContainer", *bundle.state)) for hook in hooks.create_container]
+    return [*acts, Act("init", PivotRoot() if bundle.pivot else MoveRoot())]
+
+
+def _begin(bundle: Bundle, passing: list[Act], ready: list[Act], permitted: int) -> list[Act]:
+    """From the gate to exec; a created container does all that can fail, and then waits to be started."""
+    process, chosen = bundle.spec.process, (bundle.filter, bundle.filter_flags)
+    program = Act("init", Execute(process.args, process.env, process.reaper))
+    before, after = bundle.state[0].replace('"creating"', '"created"', 1), bundle.state[1]
+    hooks = [Act("init", RunHookInside(h, "startContainer", before, after)) for h in bundle.spec.hooks.start_container]
+    rights = process_acts.rights(process, "init", *chosen, permitted)
+    last = [*process_acts.closing_door(process, "init", *chosen), *hooks, *passing, program]
+    if not bundle.created:
+        return [*ready, Act("init", Gate("go")), *rights, *last, Act("host", Await("started"))]
+    return [
+        *ready,
+        Act("init", Meet("go")),
+        *rights,
+        process_acts.find(process, "init"),
+        Act("init", Report("prepared")),
+        Act("host", Await("prepared")),
+        Act("init", WaitForStart(START)),
+        *last,
+    ]
+
+
 def plan(bundle: Bundle, host: Host) -> Plan:
     """Every step of making this container on this host. Raises Invalid, Unsupported."""
     spec, process = bundle.spec, bundle.spec.process
     _check(process)
     flags, joined = _namespaces(spec)
-    userns = bool(flags & KINDS["user"][0])
-    opening, joining, cgroup = cgroups.join(spec.cgroups_path, host, "init", userns)
-    trees, mapped, attaching = mounts.mounts(bundle, host, USERNS)
+    userns = (Ref("ns.user"),) if "user" in joined else (USERNS,) if flags & KINDS["user"][0] else ()
+    opening, joining, cgroup = cgroups.join(spec.cgroups_path, host, "init", bool(userns))
+    trees, mapped, attaching = mounts.mounts(bundle, host, *userns or (USERNS,))
     if mapped and not userns:
         raise Invalid("mount with the option idmap", "the container has no user namespace", "--userns auto")
-    nodes, making = mounts.devices(spec.devices, userns)
-    if userns:
-        shifting, bundle = _in_user_namespace(bundle)
-        entering = _enter_mapped(bundle)
-    else:
-        shifting, entering = [], mounts.enter(bundle)
-        if not isinstance(bundle.root, Overlay):
-            opening.append(Act("stage", OpenTree(bundle.root.path, Ref("root"), recursive=True)))
-    terminal, gate = _handover(process, "init", console=True)
+    nodes, making = mounts.devices(spec.devices, bool(userns))
+    shifting, entering = _enter(bundle, userns)
+    terminal, ready = _handover(process, "init", console=True)
     score = process.oom_score_adj
     shared = mounts.others(bundle)
-    refs = tuple(ref for act in (*joined.values(), *shared) for ref in act.step.gives())
+    passed, holding, passing = process_acts.passing(bundle.passed, "init")
+    waiting = (START,) if bundle.created else ()
+    refs = (*passed, *waiting, *(ref for act in (*joined.values(), *shared) for ref in act.step.gives()))
+    if bundle.created:
+        holding = [Act("init", HoldDescriptors((*passed, START)))]
     return Plan(
         (
             *(Act("host", step) for step in bundle.network.reserve),
@@ -210,9 +263,10 @@ def plan(bundle: Bundle, host: Host) -> Plan:
             Act("host", StartBell(refs)),
             *([Act("stage", WriteSelf("/proc/self/oom_score_adj", str(score)))] if score is not None else ()),
             *opening,
+            *(shifting if not userns else ()),
             *trees,
             *nodes,
-            *shifting,
+            *(shifting if userns else ()),
             *mapped,
             *_stage(flags, joined, userns, cgroup),
             # while init is at work; not before it is known, for who fails then must be able to end it
@@ -221,20 +275,19 @@ def plan(bundle: Bundle, host: Host) -> Plan:
             *([Act("init", Unshare(KINDS["cgroup"][0]))] if flags & KINDS["cgroup"][0] else ()),
             *([Act("init", SetNamespace(Ref("ns.cgroup"), "cgroup"))] if "cgroup" in joined else ()),
             Act("init", NewSession()),
-            Act("init", NewKeyring()),
+            *([Act("init", NewKeyring())] if bundle.keyring else ()),
             *entering,
             *attaching,
             *making,
             *terminal,
             *_names(spec, flags),
             *([Act("init", MakeFolder(process.cwd))] if process.cwd != "/" else ()),
-            Act("init", PivotRoot()),
+            *_change_root(bundle),
             *_seal(spec),
+            *holding,
             Act("init", CloseOthers((TERMINAL,) if process.terminal else ())),
-            look_up(process, "init"),
-            *gate,
-            *become(process, "init", bundle.filter, bundle.filter_flags, host.permitted if not userns else -1),
-            Act("host", Await("started")),
+            process_acts.look_up(process, "init"),
+            *_begin(bundle, passing, ready, host.permitted if not userns else -1),
         )
     )
 
@@ -253,17 +306,19 @@ def plan_joining(wanted: Joining, host: Host) -> Plan:
         for k in kinds
     ]
     opening, joining, cgroup = cgroups.join(wanted.cgroups_path, host, "joiner", "user" in kinds)
-    terminal, gate = _handover(process, "joiner", console=False)
+    terminal, ready = _handover(process, "joiner", console=False)
+    passed, holding, passing = process_acts.passing(wanted.passed, "joiner")
     score = process.oom_score_adj
     entering: list[Step] = [
         EnterUserNamespace(Ref("ns.user")) if kind == "user" else SetNamespace(Ref("ns." + kind), kind)
         for kind in kinds
     ]
     clone = Clone(0, cgroup)
+    chosen = wanted.filter, wanted.filter_flags, host.permitted if "user" not in kinds else -1
     return Plan(
         (
             *opened,
-            Act("host", StartBell(tuple(Ref("ns." + k) for k in kinds))),
+            Act("host", StartBell((*passed, *(Ref("ns." + k) for k in kinds)))),
             *([Act("stage", WriteSelf("/proc/self/oom_score_adj", str(score)))] if score is not None else ()),
             *opening,
             *(Act("stage", step, "The process shall live in the container's namespaces.") for step in entering),
@@ -274,15 +329,18 @@ def plan_joining(wanted: Joining, host: Host) -> Plan:
             Act("host", Await("cloned", (Ref("pid", "pid"), PIDFD))),
             *joining,
             Act("joiner", NewSession()),
-            Act("joiner", NewKeyring()),
+            *([Act("joiner", NewKeyring())] if wanted.keyring else ()),
             Act("joiner", EnterRoot("/"), "The container's root, through its mount namespace."),
             *terminal,
+            *holding,
             Act("joiner", CloseOthers((TERMINAL,) if process.terminal else ())),
-            look_up(process, "joiner"),
-            *gate,
-            *become(
-                process, "joiner", wanted.filter, wanted.filter_flags, host.permitted if "user" not in kinds else -1
-            ),
+            process_acts.look_up(process, "joiner"),
+            *ready,
+            Act("joiner", Gate("go")),
+            *process_acts.rights(process, "joiner", *chosen),
+            *process_acts.closing_door(process, "joiner", *chosen[:2]),
+            *passing,
+            Act("joiner", Execute(process.args, process.env, process.reaper)),
             Act("host", Await("started")),
         )
     )

@@ -143,13 +143,20 @@ def others(bundle: Bundle) -> list[Act]:
 
 
 @remembered
-def _cgroups(mount: Mount, host: Host) -> tuple[Act, ...]:
+def _cgroups(mount: Mount, host: Host, path: str) -> tuple[tuple[Act, ...], tuple[Act, ...]]:
     """/sys/fs/cgroup: v2 is one file system; v1 is a tmpfs with one directory a hierarchy. Seen through the cgroup
-    namespace."""
-    attributes = mount_options(mount.options).set
+    namespace; without one a fresh mount would show the host's groups, so the container's own are bound.
+
+    What the stage opens (for a `path`), what init attaches.
+    """
+    options = mount_options(mount.options)
+    attributes = options.set
     target = mount.destination.rstrip("/")
     if host.cgroups.version == 2:
-        return (Act("init", MountFilesystem("cgroup2", target, attributes), WHY["cgroup2"]),)
+        if path:
+            return _bound_group(host.cgroups.hierarchies[0].path + path, target, attributes)
+        return (), (Act("init", MountFilesystem("cgroup2", target, attributes), WHY["cgroup2"]),)
+    opening: tuple[Act, ...] = ()
     acts = [
         Act(
             "init",
@@ -159,8 +166,13 @@ def _cgroups(mount: Mount, host: Host) -> tuple[Act, ...]:
     ]
     for hierarchy in host.cgroups.hierarchies:
         name = hierarchy.path.rsplit("/", 1)[1]
-        step = MountFilesystem("cgroup", f"{target}/{name}", attributes, hierarchy.controllers)
-        acts.append(Act("init", step, WHY["cgroup"]))
+        if path:
+            opened, bound = _bound_group(hierarchy.path + path, f"{target}/{name}", attributes)
+            opening = (*opening, *opened)
+            acts += bound
+        else:
+            step = MountFilesystem("cgroup", f"{target}/{name}", attributes, hierarchy.controllers)
+            acts.append(Act("init", step, WHY["cgroup"]))
         acts += [
             Act("init", MakeLink(name, f"{target}/{c}"), "Each controller can be found by its own name.")
             for c in hierarchy.controllers
@@ -170,7 +182,13 @@ def _cgroups(mount: Mount, host: Host) -> tuple[Act, ...]:
         acts.append(
             Act("init", MakeReadonly(target, whole=True), "The hierarchies are in place; nothing is to be added.")
         )
-    return tuple(acts)
+    return opening, tuple(acts)
+
+
+def _bound_group(group: str, target: str, attributes: int) -> tuple[tuple[Act, ...], tuple[Act, ...]]:
+    tree = Ref("group." + target)
+    attach = AttachTree(tree, target, attributes, propagation=MS_PRIVATE | MS_REC, source=group)
+    return (Act("stage", OpenTree(group, tree)),), (Act("init", attach, WHY["cgroup"]),)
 
 
 @remembered
@@ -191,6 +209,7 @@ def mounts(bundle: Bundle, host: Host, userns: Ref) -> tuple[list[Act], list[Act
     opening: list[Act] = []
     mapping: list[Act] = []
     attaching: list[Act] = []
+    shared = not any(n.type == "cgroup" for n in bundle.spec.namespaces)
     for number, mount in enumerate(bundle.spec.mounts, 1):
         _check(mount)
         if mount.type == "bind" or mount_options(mount.options).bind:
@@ -201,7 +220,9 @@ def mounts(bundle: Bundle, host: Host, userns: Ref) -> tuple[list[Act], list[Act
                 opening += first
             attaching += second
         elif mount.type in ("cgroup", "cgroup2"):
-            attaching += _cgroups(mount, host)
+            groups, bound = _cgroups(mount, host, bundle.spec.cgroups_path if shared else "")
+            opening += groups
+            attaching += bound
         else:
             attaching.append(_filesystem(mount))
     return opening, mapping, attaching

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from cloche.errors import Invalid
-from cloche.step.base import Act
+from cloche.step.base import Act, Ref
 from cloche.step.process import (
     RLIMITS,
     ChangeDirectory,
     DropBounding,
-    Execute,
+    FindProgram,
     ForbidNewPrivileges,
+    HandOn,
+    HoldDescriptors,
     LoadFilter,
     LookUpUser,
     SetCapabilities,
@@ -21,6 +23,8 @@ from cloche.step.process import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.oci.runtime import Process
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # bell's, where there is no PATH
 
 
 def _mask(names: tuple[str, ...], permitted: int) -> int:
@@ -50,16 +54,16 @@ def limits(process: Process, actor: str) -> list[Act]:
     return acts
 
 
-def become(process: Process, actor: str, program: bytes, flags: int, permitted: int) -> list[Act]:
-    """From the gate to exec. Without no_new_privs the kernel wants CAP_SYS_ADMIN for the filter, so it comes before the
-    drop."""
+def rights(process: Process, actor: str, program: bytes, flags: int, permitted: int) -> list[Act]:
+    """What the process may do. Without no_new_privs the kernel wants CAP_SYS_ADMIN for the filter, so it comes before
+    the drop."""
     sets = process.capabilities
     bounding = _mask(sets.bounding, permitted)
     keep = _mask(sets.permitted, permitted), _mask(sets.effective, permitted)
-    filters = [Act(actor, LoadFilter(program, flags))] if program else []
     acts = limits(process, actor)
-    acts += [] if process.no_new_privileges else filters
-    acts += [
+    acts += [Act(actor, LoadFilter(program, flags))] if program and not process.no_new_privileges else []
+    return [
+        *acts,
         Act(actor, DropBounding(bounding)),
         Act(actor, ChangeDirectory(process.cwd)),
         Act(actor, SetUser(process.user.umask)),
@@ -69,6 +73,22 @@ def become(process: Process, actor: str, program: bytes, flags: int, permitted: 
         ),
         Act(actor, ChangeDirectory(process.cwd, again=True)),
     ]
-    if process.no_new_privileges:
-        acts += [Act(actor, ForbidNewPrivileges()), *filters]
-    return [*acts, Act(actor, Execute(process.args, process.env, process.reaper))]
+
+
+def closing_door(process: Process, actor: str, program: bytes, flags: int) -> list[Act]:
+    """With no_new_privs the filter is loaded as late as can be: fewer calls of ours have to pass it."""
+    if not process.no_new_privileges:
+        return []
+    return [Act(actor, ForbidNewPrivileges()), *([Act(actor, LoadFilter(program, flags))] if program else [])]
+
+
+def find(process: Process, actor: str) -> Act:
+    """Whether there is such a program, for whoever only creates the container."""
+    path = next((v[5:] for v in reversed(process.env) if v[:5] == "PATH="), DEFAULT_PATH)
+    return Act(actor, FindProgram(process.args[0], path))
+
+
+def passing(count: int, actor: str) -> tuple[tuple[Ref, ...], list[Act], list[Act]]:
+    """Descriptors of the caller's: their refs, what holds them open, what makes them the program's."""
+    refs = tuple(Ref(f"passed.{number}") for number in range(count))
+    return refs, [Act(actor, HoldDescriptors(refs))] if refs else [], [Act(actor, HandOn(refs))] if refs else []

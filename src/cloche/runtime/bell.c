@@ -8,6 +8,7 @@
 #include <grp.h>
 #include <limits.h>
 #include <net/if.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -35,7 +36,7 @@ enum { CONTROL = 3, STATUS = 4, PLAN = 5, FIRST_SLOT = 6 };
 enum { STAGE = 1, INIT = 2 };
 enum { DONE = 1, FAILED, TOKEN, STARTED, ABORTED };
 enum { RESOLVE_NO_MAGICLINKS = 2, RESOLVE_NO_SYMLINKS = 4, RESOLVE_BENEATH = 8, RESOLVE_IN_ROOT = 16 };
-enum { SYS_OPEN_TREE = 428, SYS_MOVE_MOUNT, SYS_FSOPEN, SYS_FSCONFIG, SYS_FSMOUNT, SYS_CLONE3 = 435, SYS_CLOSE_RANGE, SYS_OPENAT2, SYS_MOUNT_SETATTR = 442 };
+enum { SYS_OPEN_TREE = 428, SYS_MOVE_MOUNT, SYS_FSOPEN, SYS_FSCONFIG, SYS_FSMOUNT, SYS_PIDFD_OPEN = 434, SYS_CLONE3, SYS_CLOSE_RANGE, SYS_OPENAT2, SYS_FACCESSAT2 = 439, SYS_MOUNT_SETATTR = 442 };
 enum { TREE_CLONE = 1, MOVE_F_EMPTY = 4, MOVE_T_EMPTY = 0x40, FS_FLAG = 0, FS_STRING = 1, FS_CREATE = 6, ATTR_IDMAP = 0x100000, RECURSIVE = 0x8000 };
 enum { TEXT_MAX = 1 << 20, GROUPS_MAX = 256 };
 
@@ -45,7 +46,8 @@ struct report { uint8_t kind, actor; uint16_t number; int32_t value; uint64_t ns
 static struct act act;            /* the act being done */
 static int64_t in[8];             /* its integers */
 static const char *next_string;   /* its strings that have not been taken yet */
-static int slots[FLAT_SLOTS], root = -1, actor = STAGE, channel = CONTROL, changed_directory;
+static int slots[FLAT_SLOTS], root = -1, actor = STAGE, channel = CONTROL, changed_directory, filtered;
+static uint64_t held;             /* slots that stay open when the others are closed */
 static pid_t child;
 static char detail[256];          /* says more than errno when a step fails */
 static struct { uid_t uid; gid_t gid, gids[GROUPS_MAX]; int count; char home[PATH_MAX]; } user;
@@ -76,7 +78,7 @@ static int flush(int passed) {   /* the reports, and what more there is to say o
 	struct msghdr m = {.msg_iov = v, .msg_iovlen = 2, .msg_control = passed < 0 ? 0 : &c, .msg_controllen = passed < 0 ? 0 : sizeof c.space};
 	memcpy(CMSG_DATA(&c.head), &passed, sizeof passed);
 	reported = 0;
-	return (channel == CONTROL ? sendmsg(CONTROL, &m, MSG_NOSIGNAL) : writev(channel, v, 2)) < 0 ? -1 : 0;
+	return (channel == CONTROL && !filtered ? sendmsg(CONTROL, &m, MSG_NOSIGNAL) : writev(channel, v, 2)) < 0 ? -1 : 0;
 }
 
 static void fail(int error, int code) {
@@ -301,7 +303,13 @@ static int put(int fd, const char *data, size_t n) {   /* all of it, or an error
 static int make_node(void) {   /* the umask is 0 until the program's own is set: no second call that could meet another file */
 	const char *base;
 	int up = parent(string(0), &base), r;
+	struct stat s;
 	r = up < 0 ? -1 : mknodat(up, base, in[0], makedev(in[1], in[2]));
+	if (r && errno == EEXIST && up >= 0) {   /* the one that was asked for is as good */
+		if (fstatat(up, base, &s, AT_SYMLINK_NOFOLLOW)) return closing(up, -1);
+		if ((s.st_mode & S_IFMT) == (in[0] & S_IFMT) && s.st_rdev == makedev(in[1], in[2])) return closing(up, 0);
+		return errno = EEXIST, closing(up, explain("something else is there: ", base));
+	}
 	if (!r && (in[3] || in[4])) r = fchownat(up, base, in[3], in[4], AT_SYMLINK_NOFOLLOW);
 	return closing(up, r);
 }
@@ -376,11 +384,29 @@ static int terminal(void) {
 }
 
 static int close_others(void) {   /* CVE-2024-21626: what stays open can be walked through, as /proc/self/fd/N/../.. */
-	int kept = slot(in[0]);
+	int from = PLAN, next;
 	root = -1;
-	for (int k = 0; k < FLAT_SLOTS; k++) if (k != in[0]) slots[k] = -1;
-	if (kept > PLAN && (syscall(SYS_CLOSE_RANGE, PLAN, kept - 1, 0) || syscall(SYS_CLOSE_RANGE, kept + 1, ~0u, 0))) return -1;
-	return kept > PLAN ? 0 : syscall(SYS_CLOSE_RANGE, PLAN, ~0u, 0);
+	for (int k = 0; k < FLAT_SLOTS; k++) if (k != in[0] && !(held >> k & 1)) slots[k] = -1;
+	do {   /* what lies between two that are kept */
+		next = INT_MAX;
+		for (int k = 0; k < FLAT_SLOTS; k++) if (slots[k] >= from && slots[k] < next) next = slots[k];
+		if (next > from && syscall(SYS_CLOSE_RANGE, from, next == INT_MAX ? ~0u : (unsigned)next - 1, 0)) return -1;
+		from = next + 1u;
+	} while (next != INT_MAX);
+	return 0;
+}
+
+static int hand_on(void) {   /* the program's own descriptors, from 3 on; the reports leave through another number */
+	if ((channel = fcntl(channel, F_DUPFD_CLOEXEC, FIRST_SLOT + FLAT_SLOTS)) < 0) return -1;
+	for (int k = 0; k < in[1]; k++) if (dup2(slot(in[0] + k), CONTROL + k) < 0) return -1;
+	return 0;
+}
+
+static int onto_copy(void) {   /* a mount that came into a user namespace is locked; a copy over it may become the root */
+	int tree = syscall(SYS_OPEN_TREE, AT_FDCWD, ".", TREE_CLONE | RECURSIVE | O_CLOEXEC), here = open(".", O_PATH | O_CLOEXEC);
+	if (tree < 0 || here < 0 || syscall(SYS_MOVE_MOUNT, tree, "", here, "", MOVE_F_EMPTY | MOVE_T_EMPTY)) return -1;
+	close(here);
+	return fchdir(root = tree);
 }
 
 /* ---- users: passwd(5) and group(5) of the container, read after pivot_root, so all paths are its own ---- */
@@ -496,6 +522,7 @@ static int load_filter(void) {
 	const char *code = string(&n);
 	struct { uint16_t length; const void *filter; } program = {n / 8, code};
 	if (n % 8 || n / 8 > UINT16_MAX) return errno = EINVAL, -1;   /* never a part of a filter */
+	filtered = 1;
 	return syscall(SYS_seccomp, 1, in[0], &program);
 }
 
@@ -538,7 +565,56 @@ static int search(char **args, char **env) {
 		if (errno == EACCES) denied |= !stat(path, &s) && !S_ISDIR(s.st_mode);
 		else if (errno != ENOENT && errno != ENOTDIR) return -1;
 	}
-	return errno = denied ? EACCES : ENOENT, explain("not found in $PATH", "");
+	return errno = denied ? EACCES : ENOENT, explain("executable file not found in $PATH", "");
+}
+
+static int find_program(void) {   /* what execve will find, while there is somebody who can be told that it finds nothing */
+	const char *name = string(0), *dirs = string(0);
+	char path[PATH_MAX];
+	struct stat s;
+	int n, denied = 0;
+	if (strchr(name, '/') && !stat(name, &s) && S_ISDIR(s.st_mode)) return errno = EACCES, explain("is a directory", "");
+	if (strchr(name, '/')) return syscall(SYS_FACCESSAT2, AT_FDCWD, name, X_OK, AT_EACCESS);
+	for (const char *d = dirs; *d && *name; d += n + (d[n] == ':')) {
+		n = strcspn(d, ":");
+		if (snprintf(path, sizeof path, "%.*s/%s", n, n ? d : ".", name) >= (int)sizeof path) continue;
+		if (stat(path, &s) || S_ISDIR(s.st_mode)) continue;
+		if (!syscall(SYS_FACCESSAT2, AT_FDCWD, path, X_OK, AT_EACCESS)) return 0;
+		denied |= errno == EACCES;
+	}
+	return errno = denied ? EACCES : ENOENT, denied ? -1 : explain("executable file not found in $PATH", "");
+}
+
+static int run_hook(void) {   /* before and after of the state around our pid, path, arguments, environment */
+	const char *before = string(0), *after = string(0), *path = string(0);
+	uint32_t argc = in[1], count = act.strs - 3;
+	char **v = calloc((size_t)count + 2, sizeof *v), **args = v, **env = v + argc + 1;
+	int state = memfd_create("state", MFD_CLOEXEC), said = memfd_create("output", MFD_CLOEXEC), handle, status, n;
+	struct pollfd p = {.events = POLLIN};
+	pid_t pid;
+	if (!v || argc > count) return errno = EINVAL, -1;
+	for (uint32_t k = 0; k < argc; k++) args[k] = (char *)string(0);
+	for (uint32_t k = 0; k < count - argc; k++) env[k] = (char *)string(0);
+	if (state < 0 || said < 0 || dprintf(state, "%s%d%s", before, getpid(), after) < 0 || lseek(state, 0, SEEK_SET)) return -1;
+	if ((pid = fork()) < 0) return -1;
+	if (!pid) {
+		if (dup2(state, 0) == 0 && dup2(said, 1) == 1 && dup2(said, 2) == 2) execve(path, args, env);
+		dprintf(2, "%s", strerror(errno));
+		_exit(127);
+	}
+	p.fd = handle = syscall(SYS_PIDFD_OPEN, pid, 0);
+	while ((n = handle < 0 ? 1 : poll(&p, 1, in[0])) < 0 && errno == EINTR);
+	if (n < 1) kill(pid, SIGKILL);   /* our own child, not yet waited for */
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR);
+	close(state);
+	close(handle);
+	free(v);
+	if (n == 1 && WIFEXITED(status) && !WEXITSTATUS(status)) return closing(said, 0);
+	status = n < 1 ? -1 : WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+	state = n < 1 ? snprintf(detail, sizeof detail, "it took too long") : snprintf(detail, sizeof detail, "exit status %d", status);
+	if ((n = pread(said, detail + state + 2, sizeof detail - 3 - state, 0)) > 0) memcpy(detail + state, ": ", 2), detail[state + 2 + n] = 0;
+	for (char *c = detail + strlen(detail); c > detail && (c[-1] == '\n' || c[-1] == ' ');) *--c = 0;
+	return errno = ECANCELED, closing(said, -1);
 }
 
 static void reap(pid_t main_child) {
@@ -582,15 +658,26 @@ static int execute(void) {
 	return search(args, env);
 }
 
-static int gate(void) {
+static int gate(int fd, int last) {   /* read(2), for behind a filter that is what every program may do */
 	char c;
 	ssize_t n;
-	while ((n = recv(CONTROL, &c, 1, 0)) < 0 && errno == EINTR);
-	channel = STATUS;
+	while ((n = read(fd, &c, 1)) < 0 && errno == EINTR);
+	if (last) channel = STATUS;
 	if (n == 1) return 0;
 	record(ABORTED, 0);
 	flush(-1);
 	_exit(125);
+}
+
+static void end_by(int number) { _exit(128 + number); }
+
+static int wait_for_start(int fd) {   /* the first process of a pid namespace gets no signal that it does not handle */
+	static const int ending[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM};
+	int r;
+	for (unsigned k = 0; k < sizeof ending / sizeof *ending; k++) signal(ending[k], end_by);
+	r = closing(fd, gate(fd, 1));
+	for (unsigned k = 0; k < sizeof ending / sizeof *ending; k++) signal(ending[k], SIG_DFL);
+	return r;
 }
 
 static int do_act(void) {
@@ -602,7 +689,15 @@ static int do_act(void) {
 		record(TOKEN, actor == STAGE ? child : getpid());
 		if (flush(slot(in[0]))) _exit(125);   /* nobody is left who could want to know */
 		return 0;
-	case OP_GATE: return gate();
+	case OP_GATE: return gate(CONTROL, 1);
+	case OP_MEET: return gate(CONTROL, 0);
+	case OP_START: return wait_for_start(take(in[0]));
+	case OP_HOOK: return run_hook();
+	case OP_FIND: return find_program();
+	case OP_HOLD: held = in[0]; return 0;
+	case OP_HANDON: return hand_on();
+	case OP_ONTOCOPY: return onto_copy();
+	case OP_MOVEROOT: return mount(".", "/", 0, MS_MOVE, 0) || chroot(".") || chdir("/") ? -1 : 0;
 	case OP_OPEN: return keep(in[0], open(string(0), (in[1] & O_DIRECTORY ? O_RDONLY | O_DIRECTORY : O_WRONLY) | O_CLOEXEC));
 	case OP_WRITE: s = string(&n); return put(take(in[0]), s, n);
 	case OP_SETNS: return setns(slot(in[0]), in[1]);

@@ -44,10 +44,21 @@ class StepFailed(Exception):
 
 def explain(plan: Plan, failure: Failure) -> Error:
     """The error a person sees: verb, object, cause, the step's number, a hint."""
-    act = plan.acts[failure.number - 1]
-    name = act.step.name()
+    step = plan.acts[failure.number - 1].step
+    kind, name = type(step).__name__, step.name()
+    where = f"step {failure.number} of {len(plan.acts)}, {name}"
+    if failure.errno == EINVAL and getattr(step, "idmap", False):
+        hint = "put the store (CLOCHE_ROOT) on ext4, xfs or btrfs; tmpfs can from Linux 6.3 on"
+        if kind == "OpenTree" and not name.endswith("/_data"):
+            hint = "leave out the option idmap: the files keep the host's owners then"
+        return Unsupported(where, "this file system cannot be mounted id-mapped", hint)
+    return explain_step(kind, name, where, failure)
+
+
+def explain_step(kind: str, name: str, where: str, failure: Failure) -> Error:
+    """The same of a step of which only kind and name are known. where: number and name."""
     cause = failure.detail or failure.errno
-    if type(act.step).__name__ == "Execute":
+    if kind in ("Execute", "FindProgram"):
         if failure.errno == ENOENT:
             hint = "check the command's name and the image's PATH"
             return CommandNotFound(name, failure.detail or "no such file or directory (ENOENT)", hint)
@@ -56,19 +67,15 @@ def explain(plan: Plan, failure: Failure) -> Error:
             ENOEXEC: "wrong architecture, no #! line, or its interpreter is not in the image",
         }
         return NotExecutable(name, cause if failure.detail else failure.errno, hints.get(failure.errno, ""))
-    where = f"step {failure.number} of {len(plan.acts)}, {name}"
-    if type(act.step).__name__ == "LookUpUser" and failure.detail:
+    if kind == "LookUpUser" and failure.detail:
         return Error(where, failure.detail, "names are those of the image's own files; a number needs no entry")
+    if kind in ("RunHook", "RunHookInside"):
+        return Error(where, cause)
     if failure.detail and failure.errno:
         from cloche.errors import cause_of
 
         cause = f"{failure.detail}: {cause_of(failure.errno)}"
-    if failure.errno == EINVAL and getattr(act.step, "idmap", False):
-        hint = "put the store (CLOCHE_ROOT) on ext4, xfs or btrfs; tmpfs can from Linux 6.3 on"
-        if type(act.step).__name__ == "OpenTree" and not act.step.name().endswith("/_data"):
-            hint = "leave out the option idmap: the files keep the host's owners then"
-        return Unsupported(where, "this file system cannot be mounted id-mapped", hint)
-    return Error(where, cause, _hint_for(type(act.step).__name__, failure.errno))
+    return Error(where, cause, _hint_for(kind, failure.errno))
 
 
 _NETWORK_HINTS = {
@@ -137,18 +144,29 @@ class Reach:
 
 
 class Execution:
-    """One plan on its way. Owns its descriptors until they are taken; `close()` ends what is unfinished."""
+    """One plan on its way. Owns its descriptors until they are taken; `close()` ends what is unfinished.
 
-    def __init__(self, plan: StoredPlan, bell: Bell, stdio: tuple[int, int, int]) -> None:
+    given: descriptors that the plan's first steps need already. status: both ends of the pipe or fifo for what is
+    reported behind the gate, where it is not a pipe of its own.
+    """
+
+    def __init__(
+        self,
+        plan: StoredPlan,
+        bell: Bell,
+        stdio: tuple[int, int, int],
+        given: dict[Ref, int] | None = None,
+        status: tuple[int, int] = (-1, -1),
+    ) -> None:
         self.plan = plan
         self._bell, self._stdio = bell, stdio
         self._next = self._number = 0
         self._early: tuple[bytes, int] | None = None
         self._awaited: Await | None = None
-        self._values: dict[Ref, int] = {}
+        self._values: dict[Ref, int] = dict(given or {})
         self._released: dict[Ref, int] = {}
         self._control = -1
-        self.status = -1  # the read end of the status pipe
+        self.status, self._their_status = status  # the ends to read and to write
         self.stage = 0  # the pid of the throw-away process; the caller reaps it
         self.pid = 0
         self.records: list[RawRecord] = []
@@ -170,10 +188,10 @@ class Execution:
             if ref.kind == "fd" and value >= 0:
                 os.close(value)
         self._values.clear()
-        for fd in (self._control, self.status):
+        for fd in (self._control, self.status, self._their_status):
             if fd >= 0:
                 os.close(fd)
-        self._control = self.status = -1
+        self._control = self.status = self._their_status = -1
 
     # -- World: what steps may ask
 
@@ -260,15 +278,16 @@ class Execution:
 
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
         self._control, their_control = ours.detach(), theirs.detach()
-        their_status = -1
         try:
-            self.status, their_status = os.pipe2(os.O_CLOEXEC)
+            if self.status < 0:
+                self.status, self._their_status = os.pipe2(os.O_CLOEXEC)
             passed = [self._values[ref] for ref in refs]
-            self.stage = self._bell.spawn(self.plan.flat, self._stdio, their_control, their_status, passed)
+            self.stage = self._bell.spawn(self.plan.flat, self._stdio, their_control, self._their_status, passed)
         finally:
             os.close(their_control)
-            if their_status >= 0:
-                os.close(their_status)
+            if self._their_status >= 0:
+                os.close(self._their_status)
+                self._their_status = -1
 
     def receive(self) -> bool:
         """Take what was waited for; False when it is not there yet. Raises StepFailed when it tells of a failure."""
@@ -295,7 +314,9 @@ class Execution:
 
     def overtaken(self) -> bool:
         """Whether what is waited for has been read already, so that `fileno()` may stay silent: call `receive()`."""
-        return self._early is not None and self._awaited is not None and self._awaited.token == "ready"
+        return (
+            self._early is not None and self._awaited is not None and self._awaited.token not in ("cloned", "started")
+        )
 
     def _next_message(self, token: str) -> tuple[bytes, int]:
         """Of the actor whose turn it is. Raises BlockingIOError when there is none.

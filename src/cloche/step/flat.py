@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from struct import pack
 
-from cloche.step import cgroup, mount, namespace, process, sync
+from cloche.step import cgroup, hook, mount, namespace, process, sync
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,6 +68,14 @@ TABLE: tuple[tuple[type[Step], int, int, int], ...] = (
     (process.SetLimit, 4, 0, 0),
     (process.ChangeDirectory, 1, 1, 1),
     (process.Execute, 3, 1, _MANY),
+    (sync.Meet, 0, 1, 1),
+    (sync.WaitForStart, 1, 0, 0),
+    (hook.RunHookInside, 2, 4, _MANY),
+    (process.FindProgram, 0, 2, 2),
+    (process.HoldDescriptors, 1, 0, 0),
+    (process.HandOn, 2, 0, 0),
+    (mount.OntoCopy, 0, 0, 0),
+    (mount.MoveRoot, 0, 0, 0),
 )
 OPS = {kind.op: number for number, (kind, *_) in enumerate(TABLE, 1)}
 

@@ -164,6 +164,25 @@ class EnterRoot(Step):
         return (), (self.path.encode(),)
 
 
+class OntoCopy(Step):
+    """open_tree(2) of where we stand, move_mount(2) over itself, fchdir(2) onto the copy."""
+
+    because = "A mount that came from outside a user namespace is locked; a copy of it may become the root."
+    op: ClassVar[str] = "ONTOCOPY"
+
+    def call(self) -> str:
+        return 'open_tree(".", OPEN_TREE_CLONE|AT_RECURSIVE); move_mount("."); fchdir'
+
+    def shell(self) -> str:
+        return 'mount --rbind . . && cd "$PWD"'
+
+    def name(self) -> str:
+        return "step onto a copy of the root"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (), ()
+
+
 class MountFilesystem(Step):
     """fsopen(2), fsconfig(2), fsmount(2), move_mount(2): a new instance of a file system, inside the root."""
 
@@ -279,6 +298,25 @@ class PivotRoot(Step):
 
     def name(self) -> str:
         return "pivot_root into the container's root"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (), ()
+
+
+class MoveRoot(Step):
+    """mount(2) with MS_MOVE of "." onto the root, and chroot(2) into it: for where pivot_root(2) cannot be had."""
+
+    because = "On an initial RAM file system pivot_root is refused; whoever asked for this knows that it is weaker."
+    op: ClassVar[str] = "MOVEROOT"
+
+    def call(self) -> str:
+        return 'mount(".", "/", NULL, MS_MOVE); chroot("."); chdir("/")'
+
+    def shell(self) -> str:
+        return "mount --move . / && chroot ."
+
+    def name(self) -> str:
+        return "move the container's root over the root"
 
     def flat(self, slot: Callable[[Ref], int]) -> Flat:
         return (), ()

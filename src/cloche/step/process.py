@@ -129,6 +129,47 @@ class CloseOthers(Step):
         return (slot(self.keep[0]) if self.keep else -1,), ()
 
 
+class HoldDescriptors(Step):
+    """Names the descriptors that closing the others leaves open."""
+
+    because = "They are meant for the program."
+    op: ClassVar[str] = "HOLD"
+    held: tuple[Ref, ...]
+
+    def needs(self) -> tuple[Ref, ...]:
+        return self.held
+
+    def call(self) -> str:
+        return f"(descriptors {', '.join(ref.name for ref in self.held)} stay)"
+
+    def name(self) -> str:
+        return "hold descriptors"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        bits = sum(1 << slot(ref) for ref in self.held)
+        return (bits - (1 << 64) if bits >> 63 else bits,), ()
+
+
+class HandOn(Step):
+    """dup2(2): the descriptors become the program's 3, 4, ...; they are passed in this order when bell is started."""
+
+    because = "Descriptors of the caller's that the program shall have, as sd_listen_fds(3) finds them."
+    op: ClassVar[str] = "HANDON"
+    passed: tuple[Ref, ...]
+
+    def needs(self) -> tuple[Ref, ...]:
+        return self.passed
+
+    def call(self) -> str:
+        return f"dup2 of {len(self.passed)} descriptors to 3 and on"
+
+    def name(self) -> str:
+        return "hand on descriptors"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (slot(self.passed[0]), len(self.passed)), ()
+
+
 class LookUpUser(Step):
     """passwd(5), group(5) of the container's root: names to numbers, as Docker reads USER[:GROUP]."""
 
@@ -300,6 +341,27 @@ class ChangeDirectory(Step):
 
     def flat(self, slot: Callable[[Ref], int]) -> Flat:
         return (self.again,), (self.path.encode(),)
+
+
+class FindProgram(Step):
+    """faccessat2(2) along PATH: whether execve(2) will find the program, and its user may execute it."""
+
+    because = "Who creates a container is told that its program is missing; its start may be much later."
+    op: ClassVar[str] = "FIND"
+    program: str
+    path: str
+
+    def call(self) -> str:
+        return f"faccessat2({quote(self.program)}, X_OK, AT_EACCESS)"
+
+    def shell(self) -> str:
+        return f"command -v {word(self.program)}"
+
+    def name(self) -> str:
+        return f'execute "{self.program}"'
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (), tuple(t.encode("utf-8", "surrogateescape") for t in (self.program, self.path))
 
 
 class Execute(Step):

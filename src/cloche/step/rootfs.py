@@ -17,7 +17,8 @@ class Overlay(Value):
 
 
 class Folder(Value):
-    """A plain folder as the root, bound as it is."""
+    """A plain folder as the root, bound as it is. mapped: in a user namespace its owners are shifted, as an image's."""
 
     path: str
     readonly: bool = False
+    mapped: bool = True

@@ -103,3 +103,44 @@ class Gate(Step):
 
     def flat(self, slot: Callable[[Ref], int]) -> Flat:
         return (), (self.token.encode(),)
+
+
+class Meet(Step):
+    """As Gate, for what the host has to do in between; end-of-file ends the container's side here, too."""
+
+    because = "The host has something to do while the container is half made, and is not overtaken."
+    op: ClassVar[str] = "MEET"
+    token: str
+
+    def call(self) -> str:
+        return f'read(control) = "{self.token}"'
+
+    def name(self) -> str:
+        return f"wait until the host has {self.token}"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (), (self.token.encode(),)
+
+
+class WaitForStart(Step):
+    """The gate of a container that was created and not started: a fifo(7) in its state's directory.
+
+    It is open for reading and writing, so that read(2) waits, and whoever can open it for writing without waiting knows
+    that somebody stands here. What comes after is reported through the status fifo.
+    """
+
+    because = "A created container executes nothing of the user's before it is started, however long that takes."
+    op: ClassVar[str] = "START"
+    fifo: Ref
+
+    def needs(self) -> tuple[Ref, ...]:
+        return (self.fifo,)
+
+    def call(self) -> str:
+        return f"read({self.fifo.name})"
+
+    def name(self) -> str:
+        return "wait for the start"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (slot(self.fifo),), ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cloche.cli.each import each
 from cloche.engine.containers import Engine
-from cloche.engine.signals import signal_number
+from cloche.kernel.signalnames import signal_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

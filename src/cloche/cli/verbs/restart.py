@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cloche.cli.each import at_once
 from cloche.engine.containers import Engine
-from cloche.engine.signals import signal_number
 from cloche.engine.stopping import restarting
+from cloche.kernel.signalnames import signal_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

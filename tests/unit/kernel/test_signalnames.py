@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from cloche.engine.signals import signal_name, signal_number
+from cloche.kernel.signalnames import signal_name, signal_number
 from cloche.errors import Invalid
 
 

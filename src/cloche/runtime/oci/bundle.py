@@ -1,0 +1,178 @@
+"""A bundle's folder as a plan's Bundle: config.json is read, paths are made absolute, what the host cannot do is said.
+
+Source: runtime-spec, bundle.md, config.md, config-linux.md. What the specification asks for and cloche-oci does not do
+yet is refused by name: no container is made that has less around it than was asked for.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cloche.errors import Error, Invalid, Unsupported
+from cloche.kernel.capabilities import mask
+from cloche.oci.config import parse
+from cloche.oci.runtime import Capabilities, Device, Mount, Process, Resources, Spec
+from cloche.plan.bundle import Bundle
+from cloche.step.rootfs import Folder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Warn = Callable[[str], None]
+
+DEFAULT_DEVICES = tuple(  # config-linux.md, Default Devices; /dev/console and /dev/ptmx are made elsewhere
+    Device("/dev/" + name, "c", major, minor)
+    for name, major, minor in (
+        *(("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)),
+    )
+)
+PARENT = "/cloche-oci"  # of groups that no path was given for
+_ZERO_IS_NONE = (  # Go's programs write 0 for what they do not ask for
+    *("memory_limit", "memory_swap", "memory_reservation", "cpu_shares", "cpu_quota", "cpu_period", "pids_limit"),
+    *("cpu_rt_period", "cpu_rt_runtime", "blkio_weight", "blkio_leaf_weight", "kernel_memory", "kernel_memory_tcp"),
+)
+_IPC = frozenset("kernel." + n for n in "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split())
+
+
+def read(folder: str) -> tuple[bytes, Spec]:
+    """config.json of a bundle, as it is and as a value. Raises Invalid, Error."""
+    path = folder + "/config.json"
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise Error(f"read {path}", error.errno or 5, "is it a bundle? see --bundle") from error
+    return content, parse(content)
+
+
+def rootfs(spec: Spec, folder: str) -> str:
+    """The root's absolute path, no link in it. Raises Error."""
+    path = os.path.realpath(os.path.join(folder, spec.root_path))
+    if not os.path.isdir(path):
+        raise Error(f"open the root file system {path}", "no such file or directory (ENOENT)", "root.path names it")
+    return path
+
+
+def settle(spec: Spec, folder: str, name: str, warn: Warn) -> Spec:
+    """The document as it is meant here: paths from the bundle's folder, unknown capabilities left out, default devices,
+    nothing that would change the host. Raises Invalid, Unsupported."""
+    _check_namespaces(spec)
+    _refuse(spec)
+    mounts = tuple(_settle_mount(mount, folder) for mount in spec.mounts)
+    given = {device.path for device in spec.devices}
+    devices = (*(d for d in DEFAULT_DEVICES if d.path not in given), *spec.devices)
+    if any(_is_bind(m) and m.destination.rstrip("/") == "/dev" for m in mounts):
+        devices = ()  # the host's own: nothing is to be made in it
+    return spec.replace(
+        process=settle_process(spec.process, warn),
+        mounts=mounts,
+        devices=devices,
+        cgroups_path=group(spec.cgroups_path, name),
+        resources=settle_resources(spec.resources),
+    )
+
+
+def group(path: str, name: str) -> str:
+    """cgroupsPath: absolute from the hierarchies' roots; one that is not is below a group of ours. Raises Invalid."""
+    wanted = path if path[:1] == "/" else f"{PARENT}/{path or name}"
+    parts = [part for part in wanted.split("/") if part not in ("", ".")]
+    if ".." in parts or not parts:
+        raise Invalid(f"linux.cgroupsPath: {path!r}", "it leads out of the hierarchy, or is its root")
+    return "/" + "/".join(parts)
+
+
+def settle_process(process: Process, warn: Warn) -> Process:
+    """Capabilities that this version does not know are left out, and said (config.md, Linux Process)."""
+    unknown: set[str] = set()
+
+    def known(names: tuple[str, ...]) -> tuple[str, ...]:
+        kept = []
+        for name in names:
+            try:
+                mask((name,))
+                kept.append(name)
+            except KeyError:
+                unknown.add(name)
+        return tuple(kept)
+
+    sets = Capabilities(*(known(names) for names in process.capabilities))
+    if unknown:
+        warn(f"unknown capabilities are ignored: {', '.join(sorted(unknown))}")
+    return process.replace(capabilities=sets)
+
+
+def settle_resources(wanted: Resources) -> Resources:
+    """Where 0 is written for "none"."""
+    zeros = {name: None for name in _ZERO_IS_NONE if getattr(wanted, name) == 0}
+    rates = tuple(rate for rate in wanted.rates if rate.rate or rate.kind not in ("weight", "leaf_weight"))
+    return wanted.replace(**zeros, rates=rates)
+
+
+def filter_of(spec: Spec) -> tuple[bytes, int]:
+    """The seccomp program and its flags. Raises Invalid, Unsupported."""
+    if spec.seccomp is None:
+        return b"", 0
+    from cloche.kernel.seccomp import compile_filter
+
+    return compile_filter(spec.seccomp)
+
+
+def bundle_of(name: str, spec: Spec, root: str, program: tuple[bytes, int]) -> Bundle:
+    """What a plan is made of; the root is mounted over itself."""
+    return Bundle(name, spec, Folder(root, spec.root_readonly, mapped=False), root, *program)
+
+
+def _is_bind(mount: Mount) -> bool:
+    return mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options
+
+
+def _settle_mount(mount: Mount, folder: str) -> Mount:
+    if _is_bind(mount) and mount.source[:1] != "/":
+        return mount.replace(source=os.path.join(folder, mount.source))
+    return mount
+
+
+def _check_namespaces(spec: Spec) -> None:
+    """What would change the host because the namespace for it is the host's. Raises Invalid."""
+    kinds = {namespace.type for namespace in spec.namespaces}
+    if "mount" not in kinds:
+        raise Unsupported("linux.namespaces", "a container without a mount namespace would have the host's root")
+    if any(n.type == "mount" and n.path for n in spec.namespaces):
+        raise Unsupported("linux.namespaces", "joining a mount namespace by its path is not built")
+    for value, key in ((spec.hostname, "hostname"), (spec.domainname, "domainname")):
+        if value and "uts" not in kinds:
+            raise Invalid(key, "it would be the host's: there is no uts namespace")
+    for key, _ in spec.sysctl:
+        name = key.replace("/", ".")
+        needed = "network" if name[:4] == "net." else "ipc" if name in _IPC or name[:10] == "fs.mqueue." else ""
+        needed = "uts" if name in ("kernel.domainname", "kernel.hostname") else needed
+        if not needed:
+            raise Invalid(f"linux.sysctl.{key}", "it is not in a separate kernel namespace: it would change the host")
+        if needed not in kinds:
+            raise Invalid(f"linux.sysctl.{key}", f"it would be the host's: there is no {needed} namespace")
+
+
+def _refuse(spec: Spec) -> None:
+    """What is not built yet. Raises Unsupported."""
+    process = spec.process
+    if spec.seccomp and (spec.seccomp.listener_path or any(r.action == "NOTIFY" for r in spec.seccomp.rules)):
+        raise Unsupported("linux.seccomp", "SCMP_ACT_NOTIFY is not built yet")
+    for asked, key in (
+        (process.apparmor_profile, "process.apparmorProfile"),
+        (process.selinux_label, "process.selinuxLabel"),
+        (process.scheduler, "process.scheduler"),
+        (process.io_priority, "process.ioPriority"),
+        (process.cpu_affinity.initial or process.cpu_affinity.final, "process.execCPUAffinity"),
+        (spec.mount_label, "linux.mountLabel"),
+        (spec.time_offsets, "linux.timeOffsets"),
+        (spec.net_devices, "linux.netDevices"),
+        (spec.intel_rdt, "linux.intelRdt"),
+        (spec.memory_policy, "linux.memoryPolicy"),
+        (spec.personality, "linux.personality"),
+    ):
+        if asked:
+            raise Unsupported(key, "it is not built yet")
+    for number, mount in enumerate(spec.mounts):
+        if mount.uid_mappings or {"tmpcopyup", "idmap", "ridmap"} & set(mount.options):
+            raise Unsupported(f"mounts[{number}]", "idmap and tmpcopyup are not built yet")

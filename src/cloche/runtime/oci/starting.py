@@ -1,0 +1,81 @@
+"""start: the gate is opened, and what the container's side says until its program runs is heard.
+
+The end of the status fifo's writers is the sign: descriptors that close at exec are closed by exec's success, and by
+the process's end. Which of the two it was is told by what had been written before.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cloche.errors import Conflict, Error
+from cloche.runtime.bell import STARTED, parse
+from cloche.runtime.execution import explain_step
+from cloche.runtime.oci.state import CREATED, RUNNING, STOPPED, Directory, around_pid
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloche.runtime.oci.call import Call
+    from cloche.runtime.oci.state import Record
+
+_REPORTS_MOST = 1 << 16
+
+
+def start(call: Call) -> None:
+    """Execute the program of a created container. Raises NotFound, Conflict, Error."""
+    with Directory(call.root, call.id) as place:
+        record = place.record()
+        status = place.status(record)
+        if status == RUNNING:
+            raise Conflict(f"start container {call.id}", "cannot start an already running container")
+        if status != CREATED:
+            hint = "delete it, and create it again" if status == STOPPED else ""
+            raise Conflict(f"start container {call.id}", f"cannot start a container that is {status}", hint)
+        open_gate(place)
+        if record.hooks:
+            _poststart(place, record)
+
+
+def open_gate(place: Directory) -> None:
+    """Let the container go on, and wait until its program runs. Raises Error."""
+    import select
+
+    reports = os.open(place.at("status"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        gate = os.open(place.at("start"), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.write(gate, b"x")
+        finally:
+            os.close(gate)
+        poll = select.poll()
+        poll.register(reports, 0)
+        poll.poll()
+        records, failure = parse(os.read(reports, _REPORTS_MOST))
+    finally:
+        os.close(reports)
+    if failure:
+        from cloche.document import loads
+
+        steps = loads(place.read("steps"))
+        kind, name = steps["named"].get(str(failure.number), ("", "start"))
+        raise explain_step(kind, name, f"step {failure.number} of {steps['count']}, {name}", failure)
+    if not any(record[0] == STARTED for record in records):
+        raise Error(f"start container {place.id}", "it ended before its program was executed", "was it killed?")
+
+
+def _poststart(place: Directory, record: Record) -> None:
+    """After the program was executed; one that fails ends the container (config.md, Poststart, since 1.3)."""
+    from cloche.oci.config import parse as parse_config
+    from cloche.runtime.oci.ending import kill_and_wait
+    from cloche.step.hook import run
+
+    before, after = around_pid(record, RUNNING)
+    pid, started = place.process()
+    for hook in parse_config(place.read("config.json")).hooks.poststart:
+        try:
+            run(hook, f"{before}{pid}{after}".encode())
+        except OSError as error:
+            kill_and_wait(pid, started)
+            raise Error(
+                f"run the poststart hook {hook.path}", getattr(error, "sentence", "") or error.errno or 5
+            ) from (error)
