@@ -261,6 +261,13 @@ class Runtime:
             *(f"cgroup {path}" for path in leftovers.cgroups((self.mark,))),
         ]
 
+    def settled(self) -> list[str]:
+        """What is left behind a second later at most: who is killed needs a moment to be gone."""
+        deadline = time.monotonic() + 1
+        while (left := self.left_behind()) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return left
+
     def _entries(self) -> list[Path]:
         return [path for path in self.root.iterdir() if self.mark in path.name] if self.root.exists() else []
 
@@ -268,7 +275,7 @@ class Runtime:
         """Deletes every container by force; what is there nevertheless is named and then taken away."""
         for path in self._entries():
             self.call("delete", "--force", path.name)
-        left = self.left_behind()
+        left = self.settled()
         self.sweep()
         for output in self.outputs:
             output.close()
@@ -380,7 +387,7 @@ class Bundle:
         done = self.create(*argv, **options)
         assert done.code != 0, done
         assert done.error, ("an exit code and no message", done)
-        left = self.runtime.left_behind()
+        left = self.runtime.settled()
         assert not left, "left behind: " + "; ".join(left)
         return done.error
 

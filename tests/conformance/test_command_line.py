@@ -365,7 +365,7 @@ def test_a_paused_container_is_deleted_by_force_only(bundle: Bundle) -> None:
     assert bundle.delete().code != 0
     assert bundle.status() == "paused"
     assert bundle.delete("--force").code == 0
-    assert bundle.runtime.left_behind() == []
+    assert bundle.runtime.settled() == []
 
 
 # Update and events

@@ -83,7 +83,7 @@ def test_a_start_container_hook_that_fails_ends_with_the_container_deleted(bundl
     bundle.ended()
     assert bundle.status() == "missing"
     assert order(bundle) == ["poststop"]
-    assert bundle.runtime.left_behind() == []
+    assert bundle.runtime.settled() == []
 
 
 @EARLY
@@ -102,7 +102,7 @@ def test_a_poststart_hook_that_fails_ends_with_the_container_deleted(bundle: Bun
     bundle.runtime.call("start", bundle.id)
     assert bundle.status() == "missing"
     assert order(bundle) == ["poststop"]
-    assert bundle.runtime.left_behind() == []
+    assert bundle.runtime.settled() == []
 
 
 @differs("runc", 'fails, and calls no other: "the remaining hooks and lifecycle continue"')
@@ -116,7 +116,7 @@ def test_a_poststop_hook_that_fails_is_a_warning_and_the_others_are_called(bundl
     assert done.code == 0, done
     assert order(bundle) == ["poststop"]
     assert bundle.status() == "missing"
-    assert bundle.runtime.left_behind() == []
+    assert bundle.runtime.settled() == []
 
 
 def test_a_poststop_hook_that_fails_is_logged(bundle: Bundle) -> None:
@@ -130,8 +130,8 @@ IMPOSSIBLE: dict[str, dict[str, Any]] = {
     "relative": {"path": "bin/true"},
     "empty": {"path": ""},
     "no-path": {"args": ["true"]},
-    "timeout-0": {"path": "/bin/true", "timeout": 0},
-    "timeout-negative": {"path": "/bin/true", "timeout": -1},
+    "timeout-0": hook("sleep 0.1", timeout=0),
+    "timeout-negative": hook("sleep 0.1", timeout=-1),
 }
 
 

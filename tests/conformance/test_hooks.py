@@ -41,9 +41,10 @@ def but(*stages: str) -> list[str]:
     return [stage for stage in STAGES if stage not in stages]
 
 
-def hook(script: str, **entry: Any) -> dict[str, Any]:
-    """A shell script, of the machine's shell or in the container of its own."""
-    return {"path": "/bin/sh", "args": ["sh", "-c", script], **entry}
+def hook(script: str, reads: bool = False, **entry: Any) -> dict[str, Any]:
+    """A shell script, of the machine's shell or in the container of its own. The state is read first, unless the script
+    does it."""
+    return {"path": "/bin/sh", "args": ["sh", "-c", script if reads else f"cat > /dev/null; {script}"], **entry}
 
 
 def add(bundle: Bundle, stage: str, *entries: dict[str, Any]) -> None:
@@ -152,7 +153,7 @@ def test_a_hook_runs_in_the_namespaces_of_its_stage(bundle: Bundle, stage: str) 
 def test_a_hooks_path_is_that_of_the_runtime_but_for_start_container(bundle: Bundle, stage: str) -> None:
     """ "The value of `path` MUST resolve in the runtime namespace", for `startContainer` in the container's."""
     program = (bundle.rootfs if stage == "startContainer" else bundle.path) / "program"
-    program.write_text(f"#!/bin/sh\necho $0 > {place(bundle, stage, 'found')}\n")
+    program.write_text(f"#!/bin/sh\ncat > /dev/null\necho $0 > {place(bundle, stage, 'found')}\n")
     program.chmod(0o755)
     named = "/program" if stage == "startContainer" else str(program)
     add(bundle, stage, {"path": named})
@@ -166,7 +167,7 @@ def test_the_mounts_are_there_and_the_root_is_not_yet_changed_in_hooks_of_create
     """ "... after the runtime environment has been created ... but before the `pivot_root` or any equivalent"."""
     shown = bundle.path / "mounts"
     pid = "self" if stage in INSIDE else "$(tr -d ' \\n' | sed 's/.*\"pid\"://; s/[^0-9].*//')"
-    add(bundle, stage, hook(f"cat /proc/{pid}/mountinfo > {shown}"))
+    add(bundle, stage, hook(f"cat /proc/{pid}/mountinfo > {shown}", reads=True))
     with bundle.created():
         assert f" {bundle.rootfs}/proc " in shown.read_text()
 
@@ -199,7 +200,7 @@ STATUS = {
 
 def given(bundle: Bundle, stage: str) -> tuple[dict[str, Any], int]:
     """The state that a hook of this stage reads, and the container's pid."""
-    add(bundle, stage, hook(f"cat > {place(bundle, stage, 'state')}"))
+    add(bundle, stage, hook(f"cat > {place(bundle, stage, 'state')}", reads=True))
     with bundle.running() as pid:
         pass
     return json.loads((bundle.rootfs / "state").read_text()), pid
@@ -246,7 +247,7 @@ def test_the_state_that_a_hook_reads_has_the_pid_as_the_host_sees_it(bundle: Bun
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_hook_has_the_arguments_and_the_environment_that_are_written_and_no_more(bundle: Bundle, stage: str) -> None:
-    script = f'(echo "$0|$1|$2"; env) > {place(bundle, stage, "found")}'
+    script = f'cat > /dev/null; (echo "$0|$1|$2"; env) > {place(bundle, stage, "found")}'
     entry = {
         "path": "/bin/sh",
         "args": ["sh", "-c", script, "zero", "", "a b"],
@@ -281,17 +282,25 @@ def test_a_hook_without_an_environment_has_none(bundle: Bundle, stage: str) -> N
 
 def test_the_first_argument_of_a_hook_is_as_written(bundle: Bundle) -> None:
     shown = bundle.path / "found"
-    add(bundle, "createRuntime", {"path": "/bin/sh", "args": ["other", "-c", f"head -c 5 /proc/$$/cmdline > {shown}"]})
+    add(
+        bundle,
+        "createRuntime",
+        {"path": "/bin/sh", "args": ["other", "-c", f"cat > /dev/null; head -c 5 /proc/$$/cmdline > {shown}"]},
+    )
     with bundle.created():
         assert shown.read_text() == "other"
 
 
+@differs("crun", "is ended by SIGPIPE")
 def test_a_hook_need_not_read_the_state(bundle: Bundle) -> None:
     """However long it is: nobody is ended by a pipe that nobody reads."""
     bundle.config["annotations"] = {f"key{number}": "x" * 1000 for number in range(200)}
     for stage in STAGES:
         add(bundle, stage, {"path": "/bin/true"})
-    assert bundle.run("true").code == 0
+    assert bundle.create("true").code == 0
+    bundle.start()
+    bundle.ended()
+    assert bundle.delete().code == 0
 
 
 def test_a_hook_reads_all_of_a_long_state(bundle: Bundle) -> None:
@@ -322,6 +331,6 @@ def test_hooks_path_files_are_not_needed_before_their_stage(bundle: Bundle) -> N
     program = Path(bundle.path / "late")
     add(bundle, "poststop", {"path": str(program)})
     with bundle.running():
-        program.write_text(f"#!/bin/sh\necho late > {bundle.rootfs}/found\n")
+        program.write_text(f"#!/bin/sh\ncat > /dev/null\necho late > {bundle.rootfs}/found\n")
         program.chmod(0o755)
     assert (bundle.rootfs / "found").read_text() == "late\n"

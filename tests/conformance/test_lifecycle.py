@@ -140,7 +140,7 @@ def test_of_two_creates_of_one_id_at_once_one_succeeds(bundle: Bundle) -> None:
     assert bundle.status() == "created"
     bundle.start()
     bundle.end(bundle.pid())
-    assert bundle.runtime.left_behind() == []
+    assert bundle.runtime.settled() == []
 
 
 def test_an_id_can_be_used_again_after_delete(bundle: Bundle) -> None:
@@ -185,7 +185,7 @@ def test_an_id_with_other_characters_is_an_error(bundle: Bundle, id: str) -> Non
 def test_a_command_without_an_id_is_an_error(bundle: Bundle, command: str) -> None:
     bundle.write()
     assert bundle.runtime.call(command, cwd=bundle.path).code != 0
-    assert bundle.runtime.left_behind() == []
+    assert bundle.runtime.settled() == []
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_delete_ends_processes_that_outlived_the_first_one(bundle: Bundle) -> No
         assert bundle.status() == "stopped"
         assert bundle.delete().code == 0
         eventually(lambda: not any(map(alive, pids)), "all have ended")
-        assert bundle.runtime.left_behind() == []
+        assert bundle.runtime.settled() == []
 
 
 def _processes(bundle: Bundle) -> list[int]:
@@ -355,7 +355,7 @@ def test_a_created_container_can_be_deleted_without_start(bundle: Bundle) -> Non
     what it has created and not started, without force, and both runc and crun do it."""
     assert bundle.create("true").code == 0
     assert bundle.delete().code == 0
-    assert bundle.runtime.left_behind() == []
+    assert bundle.runtime.settled() == []
 
 
 @pytest.mark.parametrize("flag", ["--force", "-f"])
@@ -365,7 +365,7 @@ def test_delete_by_force_ends_what_runs(bundle: Bundle, started: bool, flag: str
     if started:
         bundle.start()
     assert bundle.delete(flag).code == 0
-    assert bundle.runtime.left_behind() == []
+    assert bundle.runtime.settled() == []
 
 
 def test_delete_by_force_of_a_container_that_is_not_there_succeeds(runtime: Runtime) -> None:
@@ -385,7 +385,7 @@ def test_delete_removes_all_that_create_made_and_nothing_else(bundle: Bundle) ->
     before = sorted(str(path) for path in bundle.path.rglob("*"))
     with bundle.running():
         assert any("cgroup" in line for line in bundle.runtime.left_behind())
-    assert bundle.runtime.left_behind() == []
+    assert bundle.runtime.settled() == []
     assert sorted(str(path) for path in bundle.path.rglob("*")) == sorted([*before, str(bundle.path / "config.json")])
     assert (bundle.rootfs / "kept").read_text() == "kept"
 
@@ -398,7 +398,7 @@ def test_a_container_can_be_deleted_after_its_bundle(bundle: Bundle) -> None:
     shutil.rmtree(bundle.path)
     assert bundle.status() == "stopped"
     assert bundle.delete().code == 0
-    assert bundle.runtime.left_behind() == []
+    assert bundle.runtime.settled() == []
 
 
 def test_many_containers_at_once_do_not_disturb_each_other(bundle: Bundle) -> None:

@@ -326,3 +326,18 @@ def test_the_runtimes_own_clocks_cannot_be_moved(bundle: Bundle) -> None:
     """If the runtime cannot apply a property as specified in the configuration, it MUST generate an error."""
     bundle.linux["timeOffsets"] = {"monotonic": {"secs": MOVED}}
     bundle.refused()
+
+
+def test_a_parameter_of_the_kernel_is_set_in_a_namespace_that_is_joined(bundle: Bundle, other: Bundle) -> None:
+    with other.running() as first:
+        bundle.namespace("network", path=path_of(first, "network"))
+        bundle.linux["sysctl"] = {"net.ipv4.ip_forward": "1"}
+        bundle.says("true")
+        assert other.sh("cat /proc/sys/net/ipv4/ip_forward") == "1"
+
+
+@requires("userns")
+def test_a_parameter_of_the_kernel_is_set_in_a_user_namespace(bundle: Bundle) -> None:
+    map_ids(bundle)
+    bundle.linux["sysctl"] = {"net.ipv4.ip_forward": "1"}
+    assert bundle.says("cat /proc/sys/net/ipv4/ip_forward") == "1"

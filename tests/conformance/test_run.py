@@ -34,7 +34,7 @@ def test_run_gives_the_program_its_own_streams(bundle: Bundle) -> None:
 def test_run_in_the_foreground_deletes_the_container_when_it_ends(bundle: Bundle) -> None:
     assert bundle.run("true").code == 0
     assert bundle.status() == "missing"
-    assert bundle.runtime.left_behind() == []
+    assert bundle.runtime.settled() == []
 
 
 @pytest.mark.parametrize("code", [0, 3])
@@ -77,7 +77,7 @@ def test_run_in_the_foreground_passes_signals_on(bundle: Bundle, number: signal.
 def test_run_waits_for_the_first_process_only(bundle: Bundle) -> None:
     """What it has left behind in its pid namespace ends with it."""
     assert bundle.run("sh", "-c", "sleep 1000 & exit 6").code == 6
-    assert bundle.runtime.left_behind() == []
+    assert bundle.runtime.settled() == []
 
 
 # Pid files
@@ -209,7 +209,7 @@ def test_a_program_that_cannot_be_run_is_an_error_that_says_why_and_leaves_nothi
     bundle.write()
     error = bundle.runtime.fails(command, "--bundle", str(bundle.path), bundle.id)
     assert re.search(said, error, re.IGNORECASE), error
-    assert bundle.runtime.left_behind() == []
+    assert bundle.runtime.settled() == []
 
 
 @differs("crun", "has the name between these words, or says `operation not permitted`; podman's patterns take that")
@@ -232,7 +232,7 @@ def test_a_script_without_its_interpreter_is_no_success(bundle: Bundle) -> None:
     """Nobody knows before the kernel has tried; then the error comes late, and is the process's."""
     _no_interpreter(bundle.rootfs)
     assert bundle.run("/prog").code != 0
-    assert bundle.runtime.left_behind() == []
+    assert bundle.runtime.settled() == []
 
 
 @pytest.mark.parametrize("field", ["no-entry", "empty-name"])

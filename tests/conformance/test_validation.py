@@ -55,7 +55,7 @@ def cases(*entries: tuple[str, object] | tuple[str, object, str]) -> list[Any]:
 def test_a_file_that_is_no_configuration_is_an_error(bundle: Bundle, text: str) -> None:
     (bundle.path / "config.json").write_text(text)
     assert bundle.runtime.fails("create", "--bundle", str(bundle.path), bundle.id)
-    assert bundle.runtime.left_behind() == []
+    assert bundle.runtime.settled() == []
 
 
 def _missing(_: Path) -> None:
@@ -74,12 +74,12 @@ def _dangling(file: Path) -> None:
 def test_a_bundle_without_a_configuration_is_an_error(bundle: Bundle, make: Callable[[Path], None]) -> None:
     make(bundle.path / "config.json")
     assert bundle.runtime.fails("create", "--bundle", str(bundle.path), bundle.id)
-    assert bundle.runtime.left_behind() == []
+    assert bundle.runtime.settled() == []
 
 
 def test_a_bundle_that_is_not_there_is_an_error(bundle: Bundle) -> None:
     assert bundle.runtime.fails("create", "--bundle", str(bundle.path / "missing"), bundle.id)
-    assert bundle.runtime.left_behind() == []
+    assert bundle.runtime.settled() == []
 
 
 # The specification's own examples
@@ -130,7 +130,7 @@ def test_a_configuration_without_a_process_cannot_be_started(bundle: Bundle) -> 
     created = bundle.runtime.call("create", "--bundle", str(bundle.path), bundle.id)
     assert created.code != 0 or bundle.runtime.call("start", bundle.id).code != 0
     if created.code:
-        assert bundle.runtime.left_behind() == []
+        assert bundle.runtime.settled() == []
 
 
 # Fields
@@ -263,7 +263,7 @@ def test_a_variable_without_a_name_is_no_failure_of_the_runtime(bundle: Bundle, 
     bundle.process["env"].append(entry)
     done = bundle.run("true")
     assert done.code == 0 or done.error
-    assert bundle.runtime.left_behind() == []
+    assert bundle.runtime.settled() == []
 
 
 # What is not known

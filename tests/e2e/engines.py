@@ -12,12 +12,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import termios
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,147 +23,21 @@ from typing import Any
 import pytest
 
 import leftovers
-from archives import docker_files, dumps, files_tar, folder, member, symlink, tar_of
 from commands import Result
-from conformance.harness import CHOSEN, binary
-from probes import MNT_DETACH, NEWNET, available, cgroup_mounts, libc, unshare
+from e2e.places import BUSYBOX, IMAGE, PAUSE, SYSTEM, Place, placed
+from probes import MNT_DETACH, NEWNET, available, libc, mount, unshare
 from screens import SECONDS, Screen, eventually
 
-SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin"  # the system's own engines go before others on PATH
-IMAGE, PAUSE = "docker.io/library/box:latest", "docker.io/library/pause:latest"
-BUSYBOX = Path("/bin/busybox")
 NEEDED = ("root", "overlay", f"file:{BUSYBOX}")
 PODMAN = ("program:podman", "program:conmon")
 DOCKER = ("program:dockerd", "program:docker", "program:containerd", "program:ip")
 CONTAINERD = ("program:containerd", "program:ctr")
-USERS = b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/:/bin/sh\n"
-GROUPS = b"root:x:0:\naudio:x:29:app\napp:x:1000:\n"
-
-
-def runtime() -> str:
-    """The path of the runtime under test; skips when there is none."""
-    program = binary()
-    if not program:
-        pytest.skip(f"needs the runtime {CHOSEN}")
-    return program
-
-
-def archive(path: Path) -> Path:
-    """What `docker save` writes of two images, both nothing but busybox: a shell, and a program that does nothing."""
-    applets = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True).stdout.split()
-    members = [
-        *(folder(name) for name in ("bin", "dev", "etc", "proc", "root", "run", "sys")),
-        folder("tmp", 0o1777),
-        member("bin/busybox", BUSYBOX.read_bytes(), mode=0o755),
-        *(symlink(f"bin/{name}", "busybox") for name in applets if name != "busybox"),
-        member("etc/passwd", USERS),
-        member("etc/group", GROUPS),
-    ]
-    layer = tar_of(*members)
-    files: dict[str, bytes] = {}
-    listed: list[Any] = []
-    for name, command in ((IMAGE, ["sh"]), (PAUSE, ["sleep", "100000"])):
-        config = {"Cmd": command, "Env": ["PATH=/bin", "PS1=ready> "]}
-        made = docker_files([layer], [name], config=config, history=[{"created_by": "a test"}])
-        listed += json.loads(made["manifest.json"])
-        files |= made
-    path.write_bytes(files_tar({**files, "manifest.json": dumps(listed)}))
-    return path
 
 
 def in_a_network_of_its_own() -> None:
     """For a child before its exec: nothing but loopback."""
     unshare(NEWNET)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True, env={"PATH": SYSTEM})
-
-
-class Place:
-    """One engine's directory and environment. Its name is also the name of the control group above its containers."""
-
-    def __init__(self) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="cloche-", dir="/tmp"))
-        self.root.chmod(0o755)  # containers with ids of their own look in
-        self.name = self.root.name
-        self.runtime = runtime()
-        self.states: tuple[Path, ...] = ()  # where the runtime remembers containers, when it is not its own choice
-        for name in ("home", "tmp"):
-            (self.root / name).mkdir()
-        self.images = archive(self.root / "images.tar")
-        self.env = {
-            "PATH": SYSTEM,
-            "HOME": str(self.root / "home"),
-            "TMPDIR": str(self.root / "tmp"),
-            "TERM": "xterm",
-            "LANG": "C.UTF-8",
-        }
-
-    def run(self, *command: str, input: str = "", **more: Any) -> Result:
-        """A client to its end. Its output goes to files: a pipe would stay open as long as a container has it."""
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            done = subprocess.run(
-                command, input=input.encode(), stdout=out, stderr=err, timeout=SECONDS, env=self.env, **more
-            )
-            said = [(stream.seek(0), stream.read().decode())[1] for stream in (out, err)]
-        return Result(done.returncode, *said)
-
-    def log(self) -> str:
-        """The end of what the server has said."""
-        return (self.root / "daemon.log").read_text()[-4000:]
-
-    def end(self) -> list[str]:
-        """Waits until nothing of the engine's is left, takes away what is, and says what it was."""
-        deadline = time.monotonic() + 10
-        while (left := self._left()) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        if left:
-            self._sweep()
-        if not leftovers.mounts((str(self.root),)):  # never remove through a mount
-            shutil.rmtree(self.root)
-        return left
-
-    def _left(self) -> list[str]:
-        take_away(self.name, "conmon")
-        known = [f"container {box['id']} of the runtime" for box in self.containers()]
-        return [*leftovers.traces(self.root), *known]
-
-    def containers(self) -> list[dict[str, Any]]:
-        """What the runtime knows of containers whose bundles are here."""
-        known: list[dict[str, Any]] = []
-        for flags in [("--root", str(state)) for state in self.states if state.exists()] if self.states else [()]:
-            known += json.loads(self.run(self.runtime, *flags, "list", "--format", "json").out or "null") or []
-        return [box for box in known if str(self.root) in box.get("bundle", "")]
-
-    def _sweep(self) -> None:
-        for path in leftovers.cgroups((f"/{self.name}",)):
-            thaw = Path(path, "freezer.state")
-            if thaw.exists():
-                thaw.write_text("THAWED")
-            leftovers.end_processes(
-                [int(pid) for pid in Path(path, "cgroup.procs").read_text().split()], signal.SIGKILL
-            )
-        leftovers.sweep(self.root)
-
-
-def take_away(*names: str) -> None:
-    """Removes control groups of these names that are empty: engines make some above the containers', and leave them."""
-    for path in leftovers.cgroups(tuple(f"/{name}" for name in names)):
-        if os.path.basename(path) in names:
-            try:
-                os.rmdir(path)
-            except OSError:
-                continue
-
-
-@contextmanager
-def placed() -> Iterator[Place]:
-    """A place, which is empty again in the end or fails the test."""
-    place = Place()
-    left: list[str] = []
-    try:
-        yield place
-    finally:
-        left = place.end()
-    assert not left, "left behind: " + "; ".join(left)
 
 
 class Daemon:
@@ -335,6 +206,7 @@ def containers_settings(place: Place) -> None:
     settings = {
         "CONTAINERS_CONF": f"""
             [containers]
+            netns = "none"
             {limits}
             [engine]
             cgroup_manager = "cgroupfs"
@@ -357,6 +229,21 @@ def containers_settings(place: Place) -> None:
         path = root / name.lower()
         path.write_text("\n".join(line.strip() for line in text.splitlines()))
         place.env[name] = str(path)
+
+
+@contextmanager
+def sockets_of_its_own() -> Iterator[None]:
+    """containerd and its shims have sockets in /run/containerd, whatever they are told: an empty one, seen here."""
+    folder = "/run/containerd"
+    if leftovers.mounts((f" {folder} ",)):  # another engine's, that goes on
+        yield
+        return
+    os.makedirs(folder, exist_ok=True)
+    mount("tmpfs", folder, "tmpfs")
+    try:
+        yield
+    finally:
+        libc.umount2(folder.encode(), MNT_DETACH)
 
 
 @contextmanager
@@ -387,7 +274,7 @@ def buildah() -> Iterator[Buildah]:
 @contextmanager
 def docker(*flags: str, before: Callable[[], None] = in_a_network_of_its_own) -> Iterator[Docker]:
     """dockerd in a network namespace of its own: it sets up a firewall, and leaves it."""
-    with placed() as place:
+    with sockets_of_its_own(), placed() as place:
         root, engine = place.root, Docker(place)
         place.states = (root / "exec/runtime-runc/moby",)
         (root / "daemon.json").write_text(
@@ -449,8 +336,11 @@ class Containerd(Engine):
 
     def __init__(self, place: Place) -> None:
         root = place.root
-        self.default = Path("/run/containerd/runc") / place.name  # where no other place is named
-        place.states = (root / "runtime" / place.name, root / "runtime/k8s.io", self.default)
+        place.states = (
+            root / "runtime" / place.name,
+            root / "runtime/k8s.io",
+            Path("/run/containerd/runc", place.name),
+        )
         (root / "bin").mkdir()
         (root / "bin/runc").symlink_to(place.runtime)
         place.env["PATH"] = f"{root}/bin:{SYSTEM}"
@@ -467,7 +357,7 @@ class Containerd(Engine):
 
 @contextmanager
 def containerd() -> Iterator[Containerd]:
-    with placed() as place:
+    with sockets_of_its_own(), placed() as place:
         engine = Containerd(place)
         with engine.daemon:
             for name in (place.name, "k8s.io"):
@@ -479,33 +369,3 @@ def containerd() -> Iterator[Containerd]:
                     engine("tasks", "delete", "--force", name)
                 for name in engine.ok("containers", "list", "--quiet").split():
                     engine("containers", "delete", name)
-        if engine.default.exists():
-            engine.default.rmdir()
-
-
-def cgroup_files(pid: int, controller: str) -> Path:
-    """The control group that a process has of a controller."""
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, names, path = line.split(":", 2)
-        if controller in names.split(",") or (not names and controller not in cgroup_mounts()):
-            return Path(cgroup_mounts()[controller if names else "unified"] + path)
-    raise LookupError(f"no group of {controller} for {pid}")
-
-
-def memory_limit(pid: int) -> int:
-    """In bytes, on both versions of control groups."""
-    place = cgroup_files(pid, "memory")
-    name = "memory.max" if (place / "memory.max").exists() else "memory.limit_in_bytes"
-    return int((place / name).read_text())
-
-
-def frozen(pid: int) -> bool:
-    """Whether the process's control group is frozen, on both versions."""
-    place = cgroup_files(pid, "freezer")
-    if (place / "freezer.state").exists():
-        return (place / "freezer.state").read_text().strip() == "FROZEN"
-    return "frozen 1" in (place / "cgroup.events").read_text()
-
-
-def exists(pid: int) -> bool:
-    return Path(f"/proc/{pid}/status").exists()

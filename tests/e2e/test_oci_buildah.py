@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.engines import IMAGE, NEEDED, Buildah, buildah
+from e2e.engines import NEEDED, Buildah, buildah
+from e2e.places import IMAGE
 from probes import requires
 
 pytestmark = [

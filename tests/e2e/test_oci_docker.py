@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.engines import DOCKER, IMAGE, NEEDED, Docker, cgroup_files, docker, exists, in_a_network_of_its_own
+from e2e.engines import DOCKER, NEEDED, Docker, docker, in_a_network_of_its_own
+from e2e.places import IMAGE, cgroup_files, exists
 from leftovers import end_processes
 from probes import MS_BIND, mount, private_mount_namespace, requires
 from screens import eventually

@@ -10,19 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.engines import (
-    IMAGE,
-    NEEDED,
-    PODMAN,
-    Podman,
-    cgroup_files,
-    exists,
-    frozen,
-    memory_limit,
-    placed,
-    podman,
-    take_away,
-)
+from e2e.engines import NEEDED, PODMAN, Podman, podman
+from e2e.places import IMAGE, cgroup_files, exists, frozen, memory_limit, placed, take_away
 from leftovers import cgroups
 from probes import requires
 from screens import eventually

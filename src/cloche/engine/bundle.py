@@ -163,7 +163,7 @@ def _asked(mount: FileMount, config: ContainerConfig, store: Store) -> Mount:
     if mount.kind == "tmpfs":
         return Mount(mount.target, "tmpfs", "tmpfs", options)
     if config.mapping and (mount.kind == "volume" or mount.idmap):
-        options = (*options, "idmap")
+        options = (*options, "ridmap" if "rbind" in options else "idmap")
     if mount.kind == "bind":
         return Mount(mount.target, "bind", mount.source, options)
     return Mount(mount.target, "bind", store.volume(mount.source) + "/_data", options, below=mount.subpath)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 KNOWN = ("cpu", "cpuacct", "cpuset", "memory", "pids", "devices", "freezer", "blkio", "hugetlb")
+# what an engine's containers do without, each hierarchy costing a start its part, and an OCI runtime's do not
+MORE = ("net_cls", "net_prio", "perf_event", "rdma", "misc", "name=systemd")
 
 
 class Hierarchy(Value):
@@ -43,8 +45,12 @@ def _mounts() -> Iterator[tuple[str, str, list[str]]]:
                 yield kind, left.split()[4], options.split(",")
 
 
-def probe_layout() -> Layout:
-    """Read the layout from mountinfo. A host without cgroups has version 0 and no hierarchies. Raises OSError."""
+def probe_layout(all_of_them: bool = False) -> Layout:
+    """Read the layout from mountinfo, of those controllers that are used, or of all.
+
+    A host without cgroups has version 0 and no hierarchies. Raises OSError.
+    """
+    known = KNOWN + MORE if all_of_them else KNOWN
     old: list[Hierarchy] = []
     new: list[Hierarchy] = []
     for kind, path, options in _mounts():
@@ -52,13 +58,14 @@ def probe_layout() -> Layout:
             with open(path + "/cgroup.controllers", "rb") as file:  # as text it would bring a codec: 0.2 ms of a start
                 new.append(Hierarchy(tuple(file.read().decode().split()), path))
         else:
-            controllers = tuple(c for c in KNOWN if c in options)
+            controllers = tuple(c for c in known if c in options)
             if controllers and not any(h.controllers == controllers for h in old):
                 old.append(Hierarchy(controllers, path))
     if old:
         return Layout(1, tuple(old), hybrid=bool(new))
     if new:
-        usable = tuple(c for c in new[0].controllers if c in ("cpu", "cpuset", "io", "memory", "pids", "hugetlb"))
+        used = ("cpu", "cpuset", "io", "memory", "pids", "hugetlb", *(MORE if all_of_them else ()))
+        usable = tuple(c for c in new[0].controllers if c in used)
         return Layout(2, (Hierarchy(usable, new[0].path),))
     return Layout(0, ())
 

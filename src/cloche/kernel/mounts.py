@@ -30,7 +30,13 @@ _ATTRIBUTES = {  # option: (set, clear)
     "nodiratime": (ATTR_NODIRATIME, 0),
     "diratime": (0, ATTR_NODIRATIME),
     "nosymfollow": (ATTR_NOSYMFOLLOW, 0),
+    "symfollow": (0, ATTR_NOSYMFOLLOW),
+    "atime": (ATTR_RELATIME, ATTR__ATIME),
+    "norelatime": (0, 0),  # the kernel's default all the same: relatime, unless one of the others is asked for
+    "nostrictatime": (0, 0),
 }
+# of mount(2), and without an effect on any file system: not to be taken for the file system's own
+_WITHOUT_EFFECT = ("defaults", "", "silent", "loud", "iversion", "noiversion")
 _PROPAGATIONS = {"private": MS_PRIVATE, "slave": MS_SLAVE, "shared": MS_SHARED, "unbindable": MS_UNBINDABLE}
 _PROPAGATIONS |= {"r" + name: flag | MS_REC for name, flag in list(_PROPAGATIONS.items())}
 
@@ -39,7 +45,9 @@ OPTION_NAMES = (
     *_ATTRIBUTES,
     *(f"r{name}" for name in _ATTRIBUTES if name != "relatime"),
     *_PROPAGATIONS,
-    *("bind", "rbind", "defaults"),
+    *("bind", "rbind", "idmap", "ridmap", "tmpcopyup"),
+    *_WITHOUT_EFFECT[2:],
+    *("defaults", "async", "sync", "dirsync", "lazytime", "nolazytime", "mand", "nomand"),  # fsconfig(2) takes them
 )
 
 ATTRIBUTE_NAMES = {
@@ -66,28 +74,47 @@ class MountOptions(Value):
     propagation: int = 0
     data: tuple[str, ...] = ()
     idmap: bool = False
+    recursive_clear: int = 0
+    recursive_idmap: bool = False
+    copy_up: bool = False
 
 
 def mount_options(names: tuple[str, ...]) -> MountOptions:
     """Sort the option strings of mount(8) and of the runtime spec. What is no known flag is the file system's own."""
-    on = off = every = propagation = 0
-    bind = recursive = mapped = False
+    on = off = every = none = propagation = 0
+    bind = recursive = copied = False
+    mapped = ""
     data = []
     for name in names:
         if name in _ATTRIBUTES:
             add, remove = _ATTRIBUTES[name]
             on, off = (on & ~remove) | add, (off & ~add) | remove
         elif name[:1] == "r" and name[1:] in _ATTRIBUTES and name != "relatime":
-            every |= _ATTRIBUTES[name[1:]][0]
+            add, remove = _ATTRIBUTES[name[1:]]
+            every, none = (every & ~remove) | add, (none & ~add) | remove
         elif name in _PROPAGATIONS:
             propagation = _PROPAGATIONS[name]
         elif name in ("bind", "rbind"):
             bind, recursive = True, name == "rbind"
-        elif name == "idmap":
-            mapped = True
-        elif name not in ("defaults", ""):
+        elif name in ("idmap", "ridmap"):
+            mapped = name
+        elif name == "tmpcopyup":
+            copied = True
+        elif name not in _WITHOUT_EFFECT:
             data.append(name)
-    return MountOptions(on, off, every, bind, recursive, propagation, tuple(data), mapped)
+    return MountOptions(
+        on,
+        off,
+        every,
+        bind,
+        recursive,
+        propagation,
+        tuple(data),
+        bool(mapped),
+        none,
+        mapped == "ridmap",
+        copied,
+    )
 
 
 def attribute_names(attributes: int) -> str:

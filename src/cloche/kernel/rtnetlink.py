@@ -41,7 +41,7 @@ _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _NETNS_PID, _IFALIAS = 1, 3,
 _KIND, _DATA, _VETH_PEER, _MACVLAN_MODE = 1, 2, 1, 1
 _SLAVE_KIND, _SLAVE_DATA, _PORT_MODE = 4, 5, 4
 _BRIDGE_MODE = 4  # MACVLAN_MODE_BRIDGE
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _NODAD = 1, 2, 4, 2
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _NODAD, _PERMANENT = 1, 2, 4, 2, 0x80
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
 _MAIN, _BOOT, _UNIVERSE, _LINK_SCOPE, _UNICAST = 254, 3, 0, 253, 1
 
@@ -117,6 +117,11 @@ def set_up(link: int) -> Message:
     return NEWLINK, ACK, _IFINFO.pack(0, 0, 0, link, UP, UP)
 
 
+def move(link: int, pid: int, name: str) -> Message:
+    """A link into the network namespace of `pid`, under this name there."""
+    return NEWLINK, ACK, _IFINFO.pack(0, 0, 0, link, 0, 0) + u32(_NETNS_PID, pid) + text(_IFNAME, name)
+
+
 def delete_link(name: str) -> Message:
     """Delete a link, and with it the other end of a pair."""
     return DELLINK, ACK, _IFINFO.pack(0, 0, 0, 0, 0, 0) + text(_IFNAME, name)
@@ -155,6 +160,15 @@ def links(socket: Netlink) -> Iterator[tuple[int, str, str]]:
         found = attributes(body, 16)
         name, alias = (found.get(kind, b"").rstrip(b"\0").decode("utf-8", "replace") for kind in (_IFNAME, _IFALIAS))
         yield _IFINFO.unpack_from(body)[3], name, alias
+
+
+def addresses(socket: Netlink, link: int) -> Iterator[tuple[bytes, int]]:
+    """(address, prefix length) of a link's own: permanent, and of more than this host or wire."""
+    for body in socket.ask((GETADDR, DUMP, _IFADDR.pack(0, 0, 0, 0, 0))):
+        _, prefix, flags, scope, number = _IFADDR.unpack_from(body)
+        if number == link and flags & _PERMANENT and scope == _UNIVERSE:
+            found = attributes(body, 8)
+            yield found.get(_IFA_LOCAL) or found[_IFA_ADDRESS], prefix
 
 
 def host() -> Netlink:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 ID_MAX = UINT32_MAX - 1  # 2^32 - 1 tells setresuid(2) and chown(2) to change nothing
 MODE_MAX = 0o7777
+UMASK_OF_CALLER = -1  # config.md, User: unspecified, it should not be changed from the calling process'
 FILE_TYPES = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}  # inode(7); u is a c without a buffer
 DEVICES = tuple(FILE_TYPES)
 MAJOR_MAX, MINOR_MAX = (1 << 12) - 1, (1 << 20) - 1  # what the kernel keeps of each; the rest would be another device
@@ -192,7 +193,7 @@ def _user(part: Object) -> User:
     return User(
         part.optional("uid", 0, ID_MAX) or 0,
         part.optional("gid", 0, ID_MAX) or 0,
-        0o022 if umask is None else umask,
+        UMASK_OF_CALLER if umask is None else umask,
         part.numbers("additionalGids", 0, ID_MAX),
     )
 

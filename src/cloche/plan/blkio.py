@@ -35,9 +35,13 @@ def v1_block(wanted: Resources) -> list[Limit]:
     if wanted.blkio_weight:
         text = str(wanted.blkio_weight)
         limits.append(("blkio", (("blkio.weight", text), ("blkio.bfq.weight", text))))
+    if wanted.blkio_leaf_weight:
+        limits.append(("blkio", (("blkio.leaf_weight", str(wanted.blkio_leaf_weight)),)))
     for rate in wanted.rates:
         text = _device(rate, rate.rate)
-        if rate.kind == "weight":
+        if rate.kind == "leaf_weight":
+            limits.append(("blkio", (("blkio.leaf_weight_device", text),)))
+        elif rate.kind == "weight":
             limits.append(("blkio", (("blkio.weight_device", text), ("blkio.bfq.weight_device", text))))
         else:
             limits.append(("blkio", ((_THROTTLES[rate.kind][0], text),)))

@@ -51,3 +51,4 @@ class Joining(Value):
     filter_flags: int = 0
     passed: int = 0
     keyring: bool = True
+    personality: str = ""

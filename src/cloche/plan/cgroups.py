@@ -49,11 +49,30 @@ def _v1_limits(wanted: Resources) -> list[Limit]:
     add("cpu", "cpu.cfs_quota_us", wanted.cpu_quota)
     add("cpuset", "cpuset.cpus", wanted.cpuset_cpus)
     add("cpuset", "cpuset.mems", wanted.cpuset_mems)
-    add("pids", "pids.max", "max" if wanted.pids_limit is not None and wanted.pids_limit <= 0 else wanted.pids_limit)
-    if wanted.blkio_weight or wanted.rates:
+    add("cpu", "cpu.cfs_burst_us", wanted.cpu_burst)
+    add("cpu", "cpu.idle", wanted.cpu_idle)
+    add("pids", "pids.max", "max" if wanted.pids_limit is not None and wanted.pids_limit < 0 else wanted.pids_limit)
+    for size, limit in wanted.hugepages:
+        add("hugetlb", f"hugetlb.{size}.limit_in_bytes", limit)
+    add("net_cls", "net_cls.classid", wanted.network_class)
+    for link, priority in wanted.network_priorities:
+        add("net_prio", "net_prio.ifpriomap", f"{link} {priority}")
+    limits += _rdma(wanted)
+    if wanted.unified:
+        raise Unsupported("limit the container", f"{wanted.unified[0][0]} is a file of cgroup v2 alone", "see unified")
+    if wanted.blkio_weight or wanted.rates or wanted.blkio_leaf_weight:
         from cloche.plan.blkio import v1_block
 
         limits += v1_block(wanted)
+    return limits
+
+
+def _rdma(wanted: Resources) -> list[Limit]:
+    limits: list[Limit] = []
+    for each in wanted.rdma:
+        parts = (("hca_handle", each.handles), ("hca_object", each.objects))
+        text = " ".join(f"{name}={count}" for name, count in parts if count is not None)
+        limits.append(("rdma", (("rdma.max", f"{each.device} {text}"),)))
     return limits
 
 
@@ -68,6 +87,9 @@ def _only_v1(wanted: Resources) -> None:
         (wanted.oom_kill_disable or None, "way to switch off the OOM killer"),
         (wanted.cpu_rt_period, "CPU real-time period"),
         (wanted.cpu_rt_runtime, "CPU real-time runtime"),
+        (wanted.network_class, "class of packets"),
+        (wanted.network_priorities or None, "priorities of links"),
+        (wanted.blkio_leaf_weight, "weight of leaves"),
     ):
         if value is not None:
             raise Unsupported("limit the container", f"cgroup v2 has no {what}", "run without this limit")
@@ -97,13 +119,19 @@ def _v2_limits(wanted: Resources) -> list[Limit]:
     if wanted.cpuset_mems:
         found.append(("cpuset", "cpuset.mems", wanted.cpuset_mems))
     if wanted.pids_limit is not None:
-        found.append(("pids", "pids.max", "max" if wanted.pids_limit <= 0 else str(wanted.pids_limit)))
+        found.append(("pids", "pids.max", size(wanted.pids_limit)))
+    if wanted.cpu_burst is not None:
+        found.append(("cpu", "cpu.max.burst", str(wanted.cpu_burst)))
+    if wanted.cpu_idle is not None:
+        found.append(("cpu", "cpu.idle", str(wanted.cpu_idle)))
+    found += [("hugetlb", f"hugetlb.{page}.max", str(limit)) for page, limit in wanted.hugepages]
     limits: list[Limit] = [(controller, ((file, content),)) for controller, file, content in found]
     if wanted.blkio_weight or wanted.rates:
         from cloche.plan.blkio import v2_block
 
         limits += v2_block(wanted)
-    return limits
+    # what is named by its file goes last, and so over what the other members mean
+    return [*limits, *_rdma(wanted), *((name.partition(".")[0], ((name, text),)) for name, text in wanted.unified)]
 
 
 def _missing(host: Host, controller: str, file: str, content: str) -> Unsupported:
@@ -123,6 +151,8 @@ def limits(path: str, wanted: Resources, host: Host) -> list[LimitCgroup]:
     """The limits as steps, in an order that a new group takes. Raises Unsupported."""
     where = directories(path, host)
     steps = []
+    if host.cgroups.version == 2:
+        where["cgroup"] = host.cgroups.hierarchies[0].path + path  # files that are of no controller
     for controller, ((file, content), *others) in (_v2_limits if host.cgroups.version == 2 else _v1_limits)(wanted):
         if controller not in where:
             raise _missing(host, controller, file, content)

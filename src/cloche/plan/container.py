@@ -22,6 +22,7 @@ from cloche.step.mount import (
     PivotRoot,
     SetPropagation,
     WriteSysctl,
+    mount_options,
 )
 from cloche.step.namespace import (
     KINDS,
@@ -35,6 +36,7 @@ from cloche.step.namespace import (
     SetNamespace,
     Unshare,
 )
+from cloche.step.netdevice import MoveLink
 from cloche.step.process import (
     CloseOthers,
     Execute,
@@ -118,13 +120,29 @@ def _enter_mapped() -> list[Act]:
     return [Act("init", SetPropagation("/", MS_REC | MS_PRIVATE)), Act("init", OntoCopy())]
 
 
-def _stage(flags: int, joined: dict[str, Act], userns: tuple[Ref, ...], cgroup: tuple[Ref, ...]) -> list[Act]:
+def _clocks(spec: Spec) -> list[Act]:
+    """time_namespaces(7): the offsets are written before anybody is in the namespace."""
+    if not spec.time_offsets:
+        return []
+    lines = "".join(f"{o.clock} {o.seconds} {o.nanoseconds}\n" for o in spec.time_offsets)
+    return [
+        Act("stage", Unshare(KINDS["time"][0]), "The next process that is cloned will be in it."),
+        Act("stage", WriteSelf("/proc/self/timens_offsets", lines), "What its clocks show, against the host's."),
+    ]
+
+
+def _stage(
+    spec: Spec, flags: int, joined: dict[str, Act], userns: tuple[Ref, ...], cgroup: tuple[Ref, ...]
+) -> list[Act]:
     """Others' namespaces are entered with the host's rights, the user namespace after them."""
     acts = [
         Act("stage", SetNamespace(Ref("ns." + kind), kind))
         for kind in joined
         if kind not in ("user", "mount", "cgroup")
     ]
+    clocks = _clocks(spec)
+    acts += clocks
+    flags &= ~KINDS["time"][0] if clocks else ~0
     acts += [Act("stage", EnterUserNamespace(ref)) for ref in userns]
     clone = Clone(flags & ~(KINDS["cgroup"][0] | KINDS["user"][0]), cgroup)
     return [
@@ -143,8 +161,11 @@ def _names(spec: Spec, flags: int) -> list[Act]:
 
 
 def _seal(spec: Spec) -> list[Act]:
-    """After pivot_root: what may only be read, what may not be seen."""
-    acts = [Act("init", WriteSysctl(key, value)) for key, value in spec.sysctl]
+    """After pivot_root: who sees whose mounts, what may only be read, what may not be seen."""
+    acts = []
+    if wanted := mount_options((spec.rootfs_propagation,)).propagation:
+        acts.append(Act("init", SetPropagation("/", wanted), "As asked: who else sees what is mounted in here."))
+    acts += [Act("init", WriteSysctl(key, value)) for key, value in spec.sysctl]
     if spec.root_readonly:
         acts.append(
             Act(
@@ -218,7 +239,8 @@ def _begin(bundle: Bundle, passing: list[Act], ready: list[Act], permitted: int)
     program = Act("init", Execute(process.args, process.env, process.reaper))
     before, after = bundle.state[0].replace('"creating"', '"created"', 1), bundle.state[1]
     hooks = [Act("init", RunHookInside(h, "startContainer", before, after)) for h in bundle.spec.hooks.start_container]
-    rights = process_acts.rights(process, "init", *chosen, permitted)
+    spec = bundle.spec
+    rights = process_acts.rights(process, "init", *chosen, permitted, spec.personality, spec.memory_policy)
     last = [*process_acts.closing_door(process, "init", *chosen), *hooks, *passing, program]
     if not bundle.created:
         return [*ready, Act("init", Gate("go")), *rights, *last, Act("host", Await("started"))]
@@ -229,6 +251,8 @@ def _begin(bundle: Bundle, passing: list[Act], ready: list[Act], permitted: int)
         process_acts.find(process, "init"),
         Act("init", Report("prepared")),
         Act("host", Await("prepared")),
+        # the last that can fail: a device that has moved ends with the namespace of a container that was not made
+        *(Act("host", MoveLink(device.name, device.inside or device.name)) for device in spec.net_devices),
         Act("init", WaitForStart(START)),
         *last,
     ]
@@ -268,7 +292,7 @@ def plan(bundle: Bundle, host: Host) -> Plan:
             *nodes,
             *(shifting if userns else ()),
             *mapped,
-            *_stage(flags, joined, userns, cgroup),
+            *_stage(spec, flags, joined, userns, cgroup),
             # while init is at work; not before it is known, for who fails then must be able to end it
             *(Act("host", step) for step in (*bundle.network.shared, *bundle.network.own)),
             *joining,
@@ -337,7 +361,7 @@ def plan_joining(wanted: Joining, host: Host) -> Plan:
             process_acts.look_up(process, "joiner"),
             *ready,
             Act("joiner", Gate("go")),
-            *process_acts.rights(process, "joiner", *chosen),
+            *process_acts.rights(process, "joiner", *chosen, wanted.personality),
             *process_acts.closing_door(process, "joiner", *chosen[:2]),
             *passing,
             Act("joiner", Execute(process.args, process.env, process.reaper)),

@@ -8,18 +8,23 @@ from cloche.step.mount import (
     ATTR_RDONLY,
     MS_PRIVATE,
     MS_REC,
+    MS_SLAVE,
     AttachTree,
+    ChangeMount,
+    ChangeTree,
+    CopyUp,
     EnterRoot,
     MakeLink,
     MakeNode,
     MakeReadonly,
     MountFilesystem,
     MountOverlay,
+    OpenInside,
     OpenTree,
     SetPropagation,
     mount_options,
 )
-from cloche.step.namespace import OpenNamespace, SetNamespace
+from cloche.step.namespace import MakeUserNamespace, OpenNamespace, SetNamespace
 from cloche.step.rootfs import Overlay
 from cloche.value import remembered
 
@@ -38,6 +43,8 @@ WHY = {
     "cgroup": "The container may read its own limits and use.",
     "cgroup2": "The container may read its own limits and use.",
 }
+_BELONGS = "Its files belong inside to whom they belong outside."
+_MAPPED = "Only its maps are needed: of this mount's owners."
 LINKS = (
     ("/proc/self/fd", "/dev/fd"),
     ("/proc/self/fd/0", "/dev/stdin"),
@@ -79,9 +86,10 @@ def enter(bundle: Bundle) -> list[Act]:
         acts = [Act("init", MountOverlay(bundle.root.directory, bundle.mountpoint, overlay_data(bundle.root)))]
     else:
         why = "The folder that becomes the container's root."
-        acts = [
-            Act("init", AttachTree(Ref("root"), bundle.mountpoint, propagation=MS_PRIVATE | MS_REC, host=True), why)
-        ]
+        # a shared one is made so behind pivot_root, which refuses it
+        follows = "slave" in bundle.spec.rootfs_propagation or "shared" in bundle.spec.rootfs_propagation
+        propagation = (MS_SLAVE if follows else MS_PRIVATE) | MS_REC
+        acts = [Act("init", AttachTree(Ref("root"), bundle.mountpoint, propagation=propagation, host=True), why)]
     return [
         Act("init", SetPropagation("/", MS_REC | MS_PRIVATE)),
         *acts,
@@ -106,10 +114,13 @@ def _check(mount: Mount) -> None:
 
 def _bind(mount: Mount, number: int, userns: Ref) -> tuple[list[Act], list[Act]]:
     options = mount_options(mount.options)
-    mapped = (userns,) if options.idmap else ()
     if options.data:
         raise Invalid(f"mount {mount.source} on {mount.destination}", f"a bind mount has no option {options.data[0]}")
     ref = Ref(f"tree.{number}")
+    own = Ref(f"idmap.{number}") if mount.uid_mappings else userns
+    # without ridmap what is mounted below keeps its owners
+    alone = options.idmap and (bool(mount.uid_mappings) or (options.recursive and not options.recursive_idmap))
+    mapped = (own,) if options.idmap and not alone else ()
     attach = AttachTree(
         ref,
         mount.destination,
@@ -121,7 +132,13 @@ def _bind(mount: Mount, number: int, userns: Ref) -> tuple[list[Act], list[Act]]
     )
     why = f"{mount.source} of the host, {'read-only' if (options.set | options.recursive_set) & 1 else 'writable'}."
     opened = OpenTree(mount.source, ref, options.recursive, mapped, mount.below)
-    opening = [Act("stage", opened, "Its files belong inside to whom they belong outside." if mapped else "")]
+    opening = [Act("stage", opened, _BELONGS if mapped else "")]
+    if mount.uid_mappings:
+        opening.append(Act("stage", MakeUserNamespace(own, mount.uid_mappings, mount.gid_mappings), _MAPPED))
+    if alone:
+        opening.append(Act("stage", ChangeTree(ref, recursive=options.recursive_idmap, idmap=(own,)), _BELONGS))
+    if options.recursive_clear:
+        opening.append(Act("stage", ChangeTree(ref, clear=options.recursive_clear, recursive=True)))
     if mount.pid:
         there, back = Ref(f"mnt.{mount.pid}"), Ref("mnt.host")
         opening = [
@@ -171,12 +188,13 @@ def _cgroups(mount: Mount, host: Host, path: str) -> tuple[tuple[Act, ...], tupl
             opening = (*opening, *opened)
             acts += bound
         else:
-            step = MountFilesystem("cgroup", f"{target}/{name}", attributes, hierarchy.controllers)
+            named = ("none",) if "=" in hierarchy.controllers[0] else ()  # a hierarchy without a controller
+            step = MountFilesystem("cgroup", f"{target}/{name}", attributes, (*named, *hierarchy.controllers))
             acts.append(Act("init", step, WHY["cgroup"]))
         acts += [
             Act("init", MakeLink(name, f"{target}/{c}"), "Each controller can be found by its own name.")
             for c in hierarchy.controllers
-            if c != name
+            if c != name and "=" not in c
         ]
     if attributes & ATTR_RDONLY:
         acts.append(
@@ -192,13 +210,31 @@ def _bound_group(group: str, target: str, attributes: int) -> tuple[tuple[Act, .
 
 
 @remembered
-def _filesystem(mount: Mount) -> Act:
+def _filesystem(mount: Mount) -> tuple[Act, ...]:
     options = mount_options(mount.options)
-    if options.propagation:
-        raise Unsupported(f"mount {mount.type} on {mount.destination}", "propagation of a new file system")
+    target, attributes = mount.destination, options.set | options.recursive_set
+    why = WHY.get(mount.type, "")
+    if options.copy_up and mount.type != "tmpfs":
+        raise Invalid(f"mount {mount.type} on {target}", "only a tmpfs can begin with what it covers (tmpcopyup)")
+    if options.idmap:
+        raise Unsupported(f"mount {mount.type} on {target}", "only a bind mount can have mapped ids")
     strict = mount.type in ("proc", "sysfs")
-    step = MountFilesystem(mount.type, mount.destination, options.set, options.data, mount.source, strict)
-    return Act("init", step, WHY.get(mount.type, ""))
+    last: tuple[Act, ...] = ()
+    if options.propagation:
+        last = (Act("init", ChangeMount(target, propagation=options.propagation)),)
+    if not options.copy_up:
+        step = MountFilesystem(mount.type, target, attributes, options.data, mount.source, strict)
+        return (Act("init", step, why), *last)
+    covered = Ref("covered." + target)
+    writable = MountFilesystem(mount.type, target, attributes & ~ATTR_RDONLY, options.data, mount.source)
+    copying = (
+        Act("init", OpenInside(target, covered)),
+        Act("init", writable, why),
+        Act("init", CopyUp(covered, target)),
+    )
+    if attributes & ATTR_RDONLY:
+        last = (Act("init", ChangeMount(target, ATTR_RDONLY)), *last)
+    return (*copying, *last)
 
 
 def mounts(bundle: Bundle, host: Host, userns: Ref) -> tuple[list[Act], list[Act], list[Act]]:
@@ -214,7 +250,7 @@ def mounts(bundle: Bundle, host: Host, userns: Ref) -> tuple[list[Act], list[Act
         _check(mount)
         if mount.type == "bind" or mount_options(mount.options).bind:
             first, second = _bind(mount, number, userns)
-            if mount_options(mount.options).idmap:
+            if mount_options(mount.options).idmap and not mount.uid_mappings:
                 mapping += first
             else:
                 opening += first
@@ -224,7 +260,7 @@ def mounts(bundle: Bundle, host: Host, userns: Ref) -> tuple[list[Act], list[Act
             opening += groups
             attaching += bound
         else:
-            attaching.append(_filesystem(mount))
+            attaching += _filesystem(mount)
     return opening, mapping, attaching
 
 

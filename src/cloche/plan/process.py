@@ -19,10 +19,12 @@ from cloche.step.process import (
     SetUser,
     mask,
 )
+from cloche.step.scheduling import SetAffinity, SetIOPriority, SetMemoryPolicy, SetPersonality, SetScheduler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cloche.oci.runtime import Process
+    from cloche.oci.runtime import MemoryPolicy, Process
+    from cloche.step.base import Step
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # bell's, where there is no PATH
 
@@ -54,13 +56,37 @@ def limits(process: Process, actor: str) -> list[Act]:
     return acts
 
 
-def rights(process: Process, actor: str, program: bytes, flags: int, permitted: int) -> list[Act]:
+def scheduling(process: Process, actor: str, personality: str, memory: MemoryPolicy | None) -> list[Act]:
+    """When and where it runs, while it still has the host's rights."""
+    steps: list[Step] = []
+    if process.cpu_affinity.final and actor == "joiner":
+        steps.append(SetAffinity(process.cpu_affinity.final))
+    if process.scheduler:
+        steps.append(SetScheduler(process.scheduler))
+    if process.io_priority:
+        steps.append(SetIOPriority(process.io_priority))
+    if memory:
+        steps.append(SetMemoryPolicy(memory))
+    if personality:
+        steps.append(SetPersonality(personality))
+    return [Act(actor, step) for step in steps]
+
+
+def rights(
+    process: Process,
+    actor: str,
+    program: bytes,
+    flags: int,
+    permitted: int,
+    personality: str = "",
+    memory: MemoryPolicy | None = None,
+) -> list[Act]:
     """What the process may do. Without no_new_privs the kernel wants CAP_SYS_ADMIN for the filter, so it comes before
     the drop."""
     sets = process.capabilities
     bounding = _mask(sets.bounding, permitted)
     keep = _mask(sets.permitted, permitted), _mask(sets.effective, permitted)
-    acts = limits(process, actor)
+    acts = [*scheduling(process, actor, personality, memory), *limits(process, actor)]
     acts += [Act(actor, LoadFilter(program, flags))] if program and not process.no_new_privileges else []
     return [
         *acts,

@@ -3,6 +3,7 @@
  * 4 status (pipe), 5 the plan, from 6 on what the plan's StartBell names. One process is the "stage" (actor 1); OP_CLONE makes
  * the other (actor 2), which becomes the container's program. */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -658,6 +659,42 @@ static int execute(void) {
 	return search(args, env);
 }
 
+static int copy_file(int from, int to, const char *name, const struct stat *s) {
+	int a = openat(from, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC), b = openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600), r = -1;
+	off_t at = 0;
+	if (a >= 0 && b >= 0) for (r = 0; at < s->st_size && !r;) r = sendfile(b, a, &at, s->st_size - at) > 0 ? 0 : -1;
+	return closing(a, closing(b, r));
+}
+
+static int copy_up(int from, int to, int depth) {   /* both are closed */
+	char link[PATH_MAX];
+	struct stat s;
+	struct dirent *e;
+	DIR *d = depth > 64 ? errno = ELOOP, (DIR *)0 : fdopendir(from);
+	int r = d ? 0 : -1, n;
+	while (!r && (e = readdir(d))) {
+		const char *name = e->d_name;
+		if (!strcmp(name, ".") || !strcmp(name, "..")) continue;
+		if (fstatat(from, name, &s, AT_SYMLINK_NOFOLLOW)) r = -1;
+		else if (S_ISLNK(s.st_mode)) r = (n = readlinkat(from, name, link, sizeof link - 1)) < 0 ? -1 : (link[n] = 0, symlinkat(link, to, name));
+		else if (S_ISREG(s.st_mode)) r = copy_file(from, to, name, &s);
+		else if (S_ISDIR(s.st_mode)) r = mkdirat(to, name, 0700) ? -1 : copy_up(openat(from, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), openat(to, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), depth + 1);
+		else r = mknodat(to, name, s.st_mode, s.st_rdev);
+		if (!r) r = fchownat(to, name, s.st_uid, s.st_gid, AT_SYMLINK_NOFOLLOW);
+		if (!r && !S_ISLNK(s.st_mode)) r = fchmodat(to, name, s.st_mode & 07777, 0);
+	}
+	n = errno;
+	if (d) closedir(d);
+	else if (from >= 0) close(from);
+	return errno = n, closing(to, r);
+}
+
+static int set_scheduler(void) {
+	struct { uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t priority; uint64_t runtime, deadline, period; } a = {
+		sizeof a, in[0], in[1], in[2], in[3], in[4], in[5], in[6]};
+	return syscall(SYS_sched_setattr, 0, &a, 0);
+}
+
 static int gate(int fd, int last) {   /* read(2), for behind a filter that is what every program may do */
 	char c;
 	ssize_t n;
@@ -697,6 +734,20 @@ static int do_act(void) {
 	case OP_HOLD: held = in[0]; return 0;
 	case OP_HANDON: return hand_on();
 	case OP_ONTOCOPY: return onto_copy();
+	case OP_CHANGETREE: return attributes(slot(in[0]), in[1] | (in[4] >= 0 ? ATTR_IDMAP : 0), in[2], 0, slot(in[4]), in[3] ? RECURSIVE : 0);
+	case OP_CHANGEMOUNT:
+		fd = in_root(string(0), O_PATH, RESOLVE_NO_SYMLINKS);
+		return closing(fd, attributes(fd, in[0], in[1], in[2] & ~(uint64_t)MS_REC, -1, in[2] & MS_REC ? RECURSIVE : 0));
+	case OP_OPENINSIDE:
+		s = string(0);
+		if ((fd = make(s, 1)) < 0 || close(fd)) return -1;
+		return keep(in[0], in_root(s, O_RDONLY | O_DIRECTORY, RESOLVE_NO_MAGICLINKS));
+	case OP_COPYUP: return copy_up(take(in[0]), in_root(string(0), O_RDONLY | O_DIRECTORY, RESOLVE_NO_MAGICLINKS), 0);
+	case OP_SCHEDULER: return set_scheduler();
+	case OP_IOPRIORITY: return syscall(SYS_ioprio_set, 1, 0, (int)in[0]);
+	case OP_AFFINITY: s = string(&n); return syscall(SYS_sched_setaffinity, 0, n, s) < 0 ? -1 : 0;
+	case OP_MEMPOLICY: s = string(&n); return syscall(SYS_set_mempolicy, in[0], n ? s : 0, n ? n * 8 + 1 : 0);
+	case OP_PERSONALITY: return syscall(SYS_personality, in[0]) < 0 ? -1 : 0;
 	case OP_MOVEROOT: return mount(".", "/", 0, MS_MOVE, 0) || chroot(".") || chdir("/") ? -1 : 0;
 	case OP_OPEN: return keep(in[0], open(string(0), (in[1] & O_DIRECTORY ? O_RDONLY | O_DIRECTORY : O_WRONLY) | O_CLOEXEC));
 	case OP_WRITE: s = string(&n); return put(take(in[0]), s, n);

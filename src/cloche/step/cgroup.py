@@ -8,7 +8,7 @@ of the kernel (8-18 ms on an idle machine). On v2 the process is born inside, by
 from __future__ import annotations
 
 import os
-from errno import EBUSY, EEXIST, ENOENT
+from errno import EBUSY, EEXIST, EINVAL, ENOENT, EOPNOTSUPP
 
 from cloche.step.base import Flat, Ref, Step, quote, word
 
@@ -47,9 +47,11 @@ def _make_parent(path: str, root: str, controllers: tuple[str, ...]) -> None:
 def _inherit_cpuset(path: str, above: str) -> None:
     """cpuset(7), v1: a new cpuset is empty and refuses processes until it has CPUs and memory nodes."""
     for name in ("cpuset.cpus", "cpuset.mems"):
-        with open(f"{path}/{name}", "rb") as present, open(f"{above}/{name}", "rb") as wanted:
-            if not present.read().strip():
-                _write(f"{path}/{name}", wanted.read())
+        with open(f"{path}/{name}", "rb") as present:
+            if present.read().strip():
+                return  # its parent hands them down, or somebody has set them
+        with open(f"{above}/{name}", "rb") as wanted:
+            _write(f"{path}/{name}", wanted.read())
 
 
 class MakeCgroup(Step):
@@ -71,29 +73,38 @@ class MakeCgroup(Step):
         return f"make cgroup {self.path}"
 
     def execute(self, world: World) -> None:
+        above = os.path.dirname(self.path)
         try:
             os.mkdir(self.path, 0o755)
         except OSError as error:
             if error.errno == ENOENT:
-                self._with_parents()
+                _make_parent(above, self.root, self.controllers)
+                os.mkdir(self.path, 0o755)
             elif error.errno != EEXIST:
                 raise
-
-    def _with_parents(self) -> None:
-        above = os.path.dirname(self.path)
-        _make_parent(above, self.root, self.controllers)
+        # a parent that somebody else has made hands down nothing by itself
         if self.unified:
             self._delegate(above)
-        os.mkdir(self.path, 0o755)
-        if "cpuset" in self.controllers and not self.unified:
+        elif "cpuset" in self.controllers:
             _inherit_cpuset(self.path, above)
 
     def _delegate(self, above: str) -> None:
-        """cgroup v2: a controller must be switched on in every group between the root and the container's parent."""
-        parts = os.path.relpath(above, self.root).split("/")
-        wanted = " ".join("+" + c for c in self.controllers).encode()
+        """cgroup v2: a controller must be switched on in every group between the root and the container's parent.
+
+        One that cannot be is missed where there is a limit to be written; the others are there.
+        """
+        with open(self.path + "/cgroup.controllers", "rb") as file:
+            missing = set(self.controllers).difference(file.read().decode().split())
+        if not missing:
+            return
+        parts = [part for part in os.path.relpath(above, self.root).split("/") if part != "."]
         for depth in range(len(parts) + 1):
-            _write(os.path.join(self.root, *parts[:depth], "cgroup.subtree_control"), wanted)
+            for controller in sorted(missing):
+                try:
+                    _write(os.path.join(self.root, *parts[:depth], "cgroup.subtree_control"), f"+{controller}".encode())
+                except OSError as error:
+                    if error.errno not in (EBUSY, EINVAL, ENOENT, EOPNOTSUPP):
+                        raise
 
     def undo(self) -> None:
         try:

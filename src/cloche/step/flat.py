@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from struct import pack
 
-from cloche.step import cgroup, hook, mount, namespace, process, sync
+from cloche.step import cgroup, hook, mount, namespace, process, scheduling, sync
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAGIC = 0x6C6C6562  # "bell"
 VERSION = 3
 ACTORS = {"stage": 1, "init": 2, "joiner": 2}
-SLOTS = 64
+SLOTS = 250  # of the descriptors in one message the kernel takes 253 (SCM_MAX_FD)
 _MANY = 1 << 20
 _KEPT = 1024
 
@@ -76,6 +76,15 @@ TABLE: tuple[tuple[type[Step], int, int, int], ...] = (
     (process.HandOn, 2, 0, 0),
     (mount.OntoCopy, 0, 0, 0),
     (mount.MoveRoot, 0, 0, 0),
+    (mount.ChangeTree, 5, 0, 0),
+    (mount.ChangeMount, 3, 1, 1),
+    (mount.OpenInside, 1, 1, 1),
+    (mount.CopyUp, 1, 1, 1),
+    (scheduling.SetScheduler, 7, 0, 0),
+    (scheduling.SetIOPriority, 1, 0, 0),
+    (scheduling.SetAffinity, 0, 1, 1),
+    (scheduling.SetMemoryPolicy, 1, 1, 1),
+    (scheduling.SetPersonality, 1, 0, 0),
 )
 OPS = {kind.op: number for number, (kind, *_) in enumerate(TABLE, 1)}
 

@@ -17,8 +17,8 @@ class Host(Value):
     swap_accounting: bool = True
 
 
-def probe() -> Host:
-    """Read the facts from the kernel. Raises OSError."""
+def probe(all_controllers: bool = False) -> Host:
+    """Read the facts from the kernel, of the controllers that cloche uses or of all. Raises OSError."""
     import os
 
     from cloche.kernel.capabilities import of_process
@@ -26,7 +26,7 @@ def probe() -> Host:
 
     uname = os.uname()
     release = uname.release.split("-")[0].split(".")
-    layout = probe_layout()
+    layout = probe_layout(all_controllers)
     memory = next((h for h in layout.hierarchies if "memory" in h.controllers), None)
     swap = memory is None or layout.version == 2 or os.path.exists(memory.path + "/memory.memsw.limit_in_bytes")
     return Host((int(release[0]), int(release[1])), uname.machine, layout, of_process()["permitted"], swap)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from cloche.kernel.mounts import ATTR_RDONLY as ATTR_RDONLY
 from cloche.kernel.mounts import MS_PRIVATE as MS_PRIVATE
 from cloche.kernel.mounts import MS_REC as MS_REC
+from cloche.kernel.mounts import MS_SLAVE as MS_SLAVE
 from cloche.kernel.mounts import attribute_names, propagation_names
 from cloche.kernel.mounts import mount_options as mount_options
 from cloche.step.base import Flat, Ref, Step, quote, word
@@ -142,6 +143,107 @@ class AttachTree(Step):
         mapped = slot(self.idmap[0]) if self.idmap else -1
         numbers = (slot(self.tree), self.set, self.clear, self.recursive_set, self.propagation, self.host, mapped)
         return numbers, (self.target.encode(),)
+
+
+class ChangeTree(Step):
+    """mount_setattr(2) of a detached tree; recursive: of every mount in it."""
+
+    because = "What the mount may be used for, and whose its files look like, before anybody sees it."
+    op: ClassVar[str] = "CHANGETREE"
+    tree: Ref
+    set: int = 0
+    clear: int = 0
+    recursive: bool = False
+    idmap: tuple[Ref, ...] = ()
+
+    def needs(self) -> tuple[Ref, ...]:
+        return (self.tree, *self.idmap)
+
+    def call(self) -> str:
+        changes = attribute_names(self.set) + ("|MOUNT_ATTR_IDMAP" if self.idmap else "")
+        how = "AT_RECURSIVE" if self.recursive else "0"
+        return f"mount_setattr({self.tree.name}, {how}, set {changes}, clear {attribute_names(self.clear)})"
+
+    def shell(self) -> str:
+        return "mount -o remount,bind,... (X-mount.idmap=...)"
+
+    def name(self) -> str:
+        return f"change the mount {self.tree.name}"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        mapped = slot(self.idmap[0]) if self.idmap else -1
+        return (slot(self.tree), self.set, self.clear, self.recursive, mapped), ()
+
+
+class ChangeMount(Step):
+    """mount_setattr(2) of what is mounted at a path inside the root."""
+
+    because = "As asked, once it is in its place."
+    op: ClassVar[str] = "CHANGEMOUNT"
+    path: str
+    set: int = 0
+    clear: int = 0
+    propagation: int = 0
+
+    def call(self) -> str:
+        changes = f"set {attribute_names(self.set)}, clear {attribute_names(self.clear)}"
+        return f"mount_setattr({quote(self.path)}, {changes}, {propagation_names(self.propagation)})"
+
+    def shell(self) -> str:
+        words = propagation_names(self.propagation).replace("MS_", "").lower().split("|")
+        propagated = f"--make-{'r' if 'rec' in words else ''}{words[0]}" if self.propagation else "-o remount,bind,..."
+        return f"mount {propagated} .{word(self.path)}"
+
+    def name(self) -> str:
+        return f"change the mount on {self.path}"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (self.set, self.clear, self.propagation), (self.path.encode(),)
+
+
+class OpenInside(Step):
+    """openat2(2) of a directory inside the root, made when it is missing."""
+
+    because = "What is there now will be covered by a mount, and is needed then."
+    op: ClassVar[str] = "OPENINSIDE"
+    path: str
+    made: Ref
+
+    def gives(self) -> tuple[Ref, ...]:
+        return (self.made,)
+
+    def call(self) -> str:
+        return f"openat2(root, {quote(self.path)}, O_RDONLY|O_DIRECTORY, RESOLVE_IN_ROOT)"
+
+    def name(self) -> str:
+        return f"open {self.path}"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (slot(self.made),), (self.path.encode(),)
+
+
+class CopyUp(Step):
+    """Copy a tree of files into what is mounted at a path inside the root: modes, owners, links, nodes."""
+
+    because = "The new file system begins with what it covers (tmpcopyup)."
+    op: ClassVar[str] = "COPYUP"
+    source: Ref
+    path: str
+
+    def needs(self) -> tuple[Ref, ...]:
+        return (self.source,)
+
+    def call(self) -> str:
+        return f"(copy {self.source.name} to {quote(self.path)})"
+
+    def shell(self) -> str:
+        return f"cp -a ... .{word(self.path)}"
+
+    def name(self) -> str:
+        return f"copy what was in {self.path}"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (slot(self.source),), (self.path.encode(),)
 
 
 class EnterRoot(Step):

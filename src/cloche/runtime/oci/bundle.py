@@ -10,7 +10,7 @@ import os
 
 from cloche.errors import Error, Invalid, Unsupported
 from cloche.kernel.capabilities import mask
-from cloche.oci.config import parse
+from cloche.oci.config import UMASK_OF_CALLER, parse
 from cloche.oci.runtime import Capabilities, Device, Mount, Process, Resources, Spec
 from cloche.plan.bundle import Bundle
 from cloche.step.rootfs import Folder
@@ -27,9 +27,8 @@ DEFAULT_DEVICES = tuple(  # config-linux.md, Default Devices; /dev/console and /
         *(("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)),
     )
 )
-PARENT = "/cloche-oci"  # of groups that no path was given for
 _ZERO_IS_NONE = (  # Go's programs write 0 for what they do not ask for
-    *("memory_limit", "memory_swap", "memory_reservation", "cpu_shares", "cpu_quota", "cpu_period", "pids_limit"),
+    *("memory_limit", "memory_swap", "memory_reservation", "cpu_shares", "cpu_quota", "cpu_period"),
     *("cpu_rt_period", "cpu_rt_runtime", "blkio_weight", "blkio_leaf_weight", "kernel_memory", "kernel_memory_tcp"),
 )
 _IPC = frozenset("kernel." + n for n in "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split())
@@ -74,8 +73,8 @@ def settle(spec: Spec, folder: str, name: str, warn: Warn) -> Spec:
 
 
 def group(path: str, name: str) -> str:
-    """cgroupsPath: absolute from the hierarchies' roots; one that is not is below a group of ours. Raises Invalid."""
-    wanted = path if path[:1] == "/" else f"{PARENT}/{path or name}"
+    """cgroupsPath, from the hierarchies' roots in any case; without one, the container's name. Raises Invalid."""
+    wanted = f"/{path or name}"
     parts = [part for part in wanted.split("/") if part not in ("", ".")]
     if ".." in parts or not parts:
         raise Invalid(f"linux.cgroupsPath: {path!r}", "it leads out of the hierarchy, or is its root")
@@ -99,7 +98,17 @@ def settle_process(process: Process, warn: Warn) -> Process:
     sets = Capabilities(*(known(names) for names in process.capabilities))
     if unknown:
         warn(f"unknown capabilities are ignored: {', '.join(sorted(unknown))}")
-    return process.replace(capabilities=sets)
+    user = process.user
+    if user.umask == UMASK_OF_CALLER:
+        user = user.replace(umask=_umask())
+    return process.replace(capabilities=sets, user=user)
+
+
+def _umask() -> int:
+    """Our own. The call that reads it sets it."""
+    found = os.umask(0o077)
+    os.umask(found)
+    return found
 
 
 def settle_resources(wanted: Resources) -> Resources:
@@ -140,6 +149,8 @@ def _check_namespaces(spec: Spec) -> None:
         raise Unsupported("linux.namespaces", "a container without a mount namespace would have the host's root")
     if any(n.type == "mount" and n.path for n in spec.namespaces):
         raise Unsupported("linux.namespaces", "joining a mount namespace by its path is not built")
+    if spec.net_devices and "network" not in kinds:
+        raise Invalid("linux.netDevices", "there is no network namespace for them")
     for value, key in ((spec.hostname, "hostname"), (spec.domainname, "domainname")):
         if value and "uts" not in kinds:
             raise Invalid(key, "it would be the host's: there is no uts namespace")
@@ -161,18 +172,8 @@ def _refuse(spec: Spec) -> None:
     for asked, key in (
         (process.apparmor_profile, "process.apparmorProfile"),
         (process.selinux_label, "process.selinuxLabel"),
-        (process.scheduler, "process.scheduler"),
-        (process.io_priority, "process.ioPriority"),
-        (process.cpu_affinity.initial or process.cpu_affinity.final, "process.execCPUAffinity"),
         (spec.mount_label, "linux.mountLabel"),
-        (spec.time_offsets, "linux.timeOffsets"),
-        (spec.net_devices, "linux.netDevices"),
         (spec.intel_rdt, "linux.intelRdt"),
-        (spec.memory_policy, "linux.memoryPolicy"),
-        (spec.personality, "linux.personality"),
     ):
         if asked:
             raise Unsupported(key, "it is not built yet")
-    for number, mount in enumerate(spec.mounts):
-        if mount.uid_mappings or {"tmpcopyup", "idmap", "ridmap"} & set(mount.options):
-            raise Unsupported(f"mounts[{number}]", "idmap and tmpcopyup are not built yet")

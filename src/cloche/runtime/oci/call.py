@@ -7,6 +7,7 @@ import sys
 from time import time_ns
 
 from cloche.document import dumps
+from cloche.errors import Error
 from cloche.runtime.timestamp import format_time_short
 
 TYPE_CHECKING = False
@@ -18,11 +19,17 @@ class Log:
     """--log: a line an event, appended; JSON or text. Engines show the last error's `msg` to their users."""
 
     def __init__(self, path: str, json: bool, debug: bool) -> None:
-        self._path, self._json, self._debug = path, json, debug
+        """Raises Error when the file cannot be written to."""
+        self._path, self._json, self.debug = path, json, debug
+        if path:
+            try:
+                os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644))
+            except OSError as error:
+                raise Error(f"open the log {path}", error.errno or 5) from error
 
     def write(self, level: str, message: str) -> None:
         """To the file, where there is one; what cannot be logged is said on stderr."""
-        if level == "debug" and not self._debug:
+        if level == "debug" and not self.debug:
             return
         moment = format_time_short(time_ns())
         if self._json:

@@ -14,7 +14,7 @@ import time
 from cloche.errors import Conflict, Invalid
 from cloche.kernel import processes
 from cloche.plan import plan
-from cloche.runtime.bell import Bell
+from cloche.runtime.bell import DONE, Bell
 from cloche.runtime.execution import Execution, StepFailed, explain
 from cloche.runtime.oci import bundle as bundles
 from cloche.runtime.oci import handing
@@ -28,7 +28,7 @@ from cloche.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cloche.oci.runtime import Spec
+    from cloche.oci.runtime import Hooks, Spec
     from cloche.plan.bundle import Bundle
     from cloche.runtime.oci.call import Call
 
@@ -54,7 +54,7 @@ def create(call: Call, foreground: bool = False) -> Made:
             made = _make(call, place, document, folder)
             handing.write_pid(given.text("pid-file"), made.pid)
         except BaseException:
-            _give_up(place)
+            _give_up(call, place, document.hooks)
             raise
     return made
 
@@ -68,7 +68,7 @@ def _check_console(spec: Spec, socket: str, foreground: bool) -> None:
 
 
 def _make(call: Call, place: Directory, document: Spec, folder: str) -> Made:
-    host = probe()
+    host = probe(all_controllers=True)
     root = bundles.rootfs(document, folder)
     spec = bundles.settle(document, folder, place.id, call.warn)
     process = spec.process.replace(env=spec.process.env + handing.variables(call.environment))
@@ -126,10 +126,19 @@ def _execute(call: Call, place: Directory, bundle: Bundle, host: Host) -> Made:
             except BaseException:
                 making.close()
                 raise
+            finally:
+                _log_steps(call, whole, making)
             kept_open = bundle.spec.process.terminal and not call.given.text("console-socket")
             return Made(making.pid, making.release("terminal.host") if kept_open else -1)
     finally:
         bell.close()
+
+
+def _log_steps(call: Call, whole: Plan, making: Execution) -> None:
+    """With --debug: every step that was done, in the order that it was."""
+    for kind, _, number, *_ in sorted(making.records, key=lambda record: record[4]) if call.log.debug else ():
+        if kind == DONE:
+            call.log.write("debug", f"step {number} of {len(whole.acts)}: {whole.acts[number - 1].step.call()}")
 
 
 def _at(token: str, making: Execution, call: Call, place: Directory) -> None:
@@ -171,12 +180,15 @@ def _check_group(record: Record, host: Host) -> None:
             raise Conflict(f"make the cgroup {path}", "it is not empty", "another container has this cgroupsPath")
 
 
-def _give_up(place: Directory) -> None:
-    """A failed create leaves nothing."""
-    from cloche.runtime.oci.ending import take_down
+def _give_up(call: Call, place: Directory, hooks: Hooks) -> None:
+    """A failed create leaves nothing. Where hooks may have been run, those that undo them are (runtime.md, Lifecycle)."""
+    from cloche.runtime.oci import ending
 
+    begun = place.process()[0] and (hooks.prestart or hooks.create_runtime or hooks.create_container)
     try:
-        take_down(place)
+        ending.take_down(place)
+        if begun:
+            ending.poststop(place, place.record(), call.warn)
     finally:
         place.remove()
 

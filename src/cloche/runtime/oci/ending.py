@@ -59,7 +59,7 @@ def _groups(record: Record) -> list[str]:
 
     if not record.cgroups_path:
         return []
-    return [h.path + record.cgroups_path for h in probe_layout().hierarchies]
+    return [h.path + record.cgroups_path for h in probe_layout(all_of_them=True).hierarchies]
 
 
 def _signal_all(record: Record, number: int) -> int:
@@ -121,7 +121,7 @@ def remove(place: Directory, warn: Callable[[str], None]) -> None:
         record = None
     take_down(place)
     if record and record.hooks:
-        _poststop(place, record, warn)
+        poststop(place, record, warn)
     place.remove()
 
 
@@ -160,7 +160,7 @@ def kill_and_wait(pid: int, started: int) -> None:
         pass
 
 
-def _poststop(place: Directory, record: Record, warn: Callable[[str], None]) -> None:
+def poststop(place: Directory, record: Record, warn: Callable[[str], None]) -> None:
     """Hooks of which none stops the others (config.md, Poststop)."""
     from cloche.oci.config import parse
     from cloche.step.hook import run

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from cloche.errors import Conflict, Error, Invalid
-from cloche.oci.config import parse, parse_process
+from cloche.oci.config import ID_MAX, parse, parse_process
+from cloche.oci.document import parse_object
 from cloche.oci.runtime import Namespace
 from cloche.plan.bundle import Joining
 from cloche.plan.container import plan_joining
@@ -17,6 +18,7 @@ from cloche.runtime.oci.state import PAUSED, RUNNING, Directory
 from cloche.step.base import Ref
 from cloche.step.flat import flatten
 from cloche.step.host import probe
+from cloche.step.scheduling import bits
 from cloche.step.stored import stored
 
 TYPE_CHECKING = False
@@ -32,7 +34,7 @@ def execute(call: Call) -> int:
     given = call.given
     place = Directory(call.root, call.id)
     record = place.record()
-    host = probe()
+    host = probe(all_controllers=True)
     status = place.status(record, host)
     if status == PAUSED and given.flag("ignore-paused"):
         _await_thaw(place, record, host)
@@ -44,6 +46,8 @@ def execute(call: Call) -> int:
     socket = given.text("console-socket")
     if process.terminal and detached and not socket:
         raise Invalid("a terminal", "there is nobody to have its other end", "--console-socket, or no --detach")
+    if process.cpu_affinity.initial:  # until it is in the group: what we do for it, we do there
+        os.sched_setaffinity(0, _cpus(process.cpu_affinity.initial))
     pid, terminal = _execute(call, place, _joining(call, place, record, spec, process), host, socket)
     handing.write_pid(given.text("pid-file"), pid)
     if detached:
@@ -68,11 +72,15 @@ def _process(call: Call, spec: Spec) -> Process:
     if path:
         try:
             with open(path, "rb") as file:
-                process = parse_process(file.read())
+                content = file.read()
+            process = parse_process(content)
+            named = parse_object(content, "read process.json").has("capabilities")
         except OSError as error:
             raise Error(f"read {path}", error.errno or 5) from error
         if given.flag("tty"):
             process = process.replace(terminal=True)
+        if not named:  # what the file does not say is as the container's first process has it
+            process = process.replace(capabilities=spec.process.capabilities)
     else:
         process = _changed(call, spec.process)
     process = process.replace(env=process.env + handing.variables(call.environment))
@@ -86,11 +94,11 @@ def _changed(call: Call, process: Process) -> Process:
     user = process.user.replace(additional_gids=process.user.additional_gids)
     if text := given.text("user"):
         uid, _, gid = text.partition(":")
-        if not uid.isdecimal() or (gid and not gid.isdecimal()):
+        if not _is_id(uid) or (gid and not _is_id(gid)):
             raise Invalid(f"--user {text}", "expected UID or UID:GID")
         user = user.replace(uid=int(uid), gid=int(gid or 0))
     more = given.many("additional-gids")
-    if not all(gid.isdecimal() for gid in more):
+    if not all(_is_id(gid) for gid in more):
         raise Invalid(f"--additional-gids {','.join(more)}", "expected numbers")
     user = user.replace(additional_gids=(*user.additional_gids, *(int(gid) for gid in more)))
     sets = process.capabilities
@@ -108,6 +116,15 @@ def _changed(call: Call, process: Process) -> Process:
         apparmor_profile=given.text("apparmor") or process.apparmor_profile,
         selinux_label=given.text("process-label") or process.selinux_label,
     )
+
+
+def _cpus(text: str) -> set[int]:
+    mask = int.from_bytes(bits(text), "little")
+    return {number for number in range(mask.bit_length()) if mask >> number & 1}
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 11 and int(text) <= ID_MAX
 
 
 def _joining(call: Call, place: Directory, record: Record, spec: Spec, process: Process) -> Joining:
@@ -129,6 +146,7 @@ def _joining(call: Call, place: Directory, record: Record, spec: Spec, process: 
         path,
         *place.filter(),
         passed=handing.count(call.given, call.environment),
+        personality=spec.personality,
     )
 
 

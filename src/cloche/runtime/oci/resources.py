@@ -45,7 +45,7 @@ def _freezer(call: Call, record: Record, host: Host, what: str) -> str:
 
 def pause(call: Call) -> None:
     """Everybody stands still when this returns. Raises Conflict, Unsupported, Error."""
-    host = probe()
+    host = probe(all_controllers=True)
     with Directory(call.root, call.id) as place:
         record, status = _alive(call, place, host, "pause")
         if status == PAUSED:
@@ -59,7 +59,7 @@ def pause(call: Call) -> None:
 
 def resume(call: Call) -> None:
     """They go on. Raises Conflict, Unsupported, Error."""
-    host = probe()
+    host = probe(all_controllers=True)
     with Directory(call.root, call.id) as place:
         record, status = _alive(call, place, host, "resume")
         if status != PAUSED:
@@ -73,7 +73,7 @@ def resume(call: Call) -> None:
 def update(call: Call) -> None:
     """Other limits; all or none of them. Raises Invalid, Conflict, Unsupported, Error."""
     wanted = _wanted(call.given)
-    host = probe()
+    host = probe(all_controllers=True)
     with Directory(call.root, call.id) as place:
         record, _ = _alive(call, place, host, "update")
         if wanted.check_before_update and wanted.memory_limit and wanted.memory_limit > 0:
@@ -152,7 +152,7 @@ def _bytes(given: Given, name: str) -> int | None:
 
 def ps(call: Call) -> None:
     """Pids as JSON, or what ps(1) shows of them. Raises NotFound, Invalid, Error."""
-    host = probe()
+    host = probe(all_controllers=True)
     place = Directory(call.root, call.id)
     record = place.record()
     groups = [h.path + record.cgroups_path for h in host.cgroups.hierarchies] if record.cgroups_path else []
@@ -180,7 +180,7 @@ def events(call: Call) -> None:
     """A line of JSON with what it uses: once, or again and again until it ends. Raises NotFound, Conflict."""
     from cloche.runtime.oci.statistics import statistics
 
-    host = probe()
+    host = probe(all_controllers=True)
     place = Directory(call.root, call.id)
     record, _ = _alive(call, place, host, "tell of")
     every = _seconds(call.given.text("interval", "5s"))

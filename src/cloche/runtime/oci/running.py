@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from select import POLLHUP, POLLIN, poll
 
+from cloche.errors import NotFound
 from cloche.kernel import signals
 from cloche.kernel.libc import prctl
 from cloche.kernel.pidfd import send_signal
@@ -47,8 +48,11 @@ def run(call: Call) -> int:
 
 
 def _remove(call: Call) -> None:
-    with Directory(call.root, call.id) as place:
-        remove(place, call.warn)
+    try:
+        with Directory(call.root, call.id) as place:
+            remove(place, call.warn)
+    except NotFound:
+        pass  # somebody else has deleted it
 
 
 def stay(pid: int, terminal: int = -1) -> int:

@@ -11,6 +11,7 @@ import os
 from cloche.errors import Conflict, Error
 from cloche.runtime.bell import STARTED, parse
 from cloche.runtime.execution import explain_step
+from cloche.runtime.oci.ending import remove
 from cloche.runtime.oci.state import CREATED, RUNNING, STOPPED, Directory, around_pid
 
 TYPE_CHECKING = False
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     from cloche.runtime.oci.state import Record
 
 _REPORTS_MOST = 1 << 16
+
+
+class HookFailed(Exception):
+    """A hook of the start's did not succeed; `error` says which and why."""
+
+    def __init__(self, error: Error) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 def start(call: Call) -> None:
@@ -31,9 +40,13 @@ def start(call: Call) -> None:
         if status != CREATED:
             hint = "delete it, and create it again" if status == STOPPED else ""
             raise Conflict(f"start container {call.id}", f"cannot start a container that is {status}", hint)
-        open_gate(place)
-        if record.hooks:
-            _poststart(place, record)
+        try:
+            open_gate(place)
+            if record.hooks:
+                _poststart(place, record)
+        except HookFailed as problem:  # it is stopped, and deleted: runtime.md, Lifecycle, steps 7, 9 and 12
+            remove(place, call.warn)
+            raise problem.error from None
 
 
 def open_gate(place: Directory) -> None:
@@ -58,7 +71,8 @@ def open_gate(place: Directory) -> None:
 
         steps = loads(place.read("steps"))
         kind, name = steps["named"].get(str(failure.number), ("", "start"))
-        raise explain_step(kind, name, f"step {failure.number} of {steps['count']}, {name}", failure)
+        error = explain_step(kind, name, f"step {failure.number} of {steps['count']}, {name}", failure)
+        raise HookFailed(error) if kind == "RunHookInside" else error
     if not any(record[0] == STARTED for record in records):
         raise Error(f"start container {place.id}", "it ended before its program was executed", "was it killed?")
 
@@ -66,16 +80,13 @@ def open_gate(place: Directory) -> None:
 def _poststart(place: Directory, record: Record) -> None:
     """After the program was executed; one that fails ends the container (config.md, Poststart, since 1.3)."""
     from cloche.oci.config import parse as parse_config
-    from cloche.runtime.oci.ending import kill_and_wait
     from cloche.step.hook import run
 
     before, after = around_pid(record, RUNNING)
-    pid, started = place.process()
+    pid, _ = place.process()
     for hook in parse_config(place.read("config.json")).hooks.poststart:
         try:
             run(hook, f"{before}{pid}{after}".encode())
         except OSError as error:
-            kill_and_wait(pid, started)
-            raise Error(
-                f"run the poststart hook {hook.path}", getattr(error, "sentence", "") or error.errno or 5
-            ) from (error)
+            cause = getattr(error, "sentence", "") or error.errno or 5
+            raise HookFailed(Error(f"run the poststart hook {hook.path}", cause)) from error
