@@ -368,55 +368,13 @@ def test_a_paused_container_is_deleted_by_force_only(bundle: Bundle) -> None:
     assert bundle.runtime.settled() == []
 
 
-# Update and events
+# Update (what it changes is another file's: test_updates.py) and events
 
 
 def limit(pid: int, controller: str, v1: str, v2: str) -> str:
     """What a limit of the process's cgroup is now, by its file in each version."""
     folder = cgroup(pid, controller)
     return (folder / (v1 if (folder / v1).exists() else v2)).read_text().strip()
-
-
-@requires("cgroup:pids")
-def test_update_sets_a_limit_by_a_flag(bundle: Bundle) -> None:
-    with bundle.running() as pid:
-        bundle.runtime.ok("update", "--pids-limit", "33", bundle.id)
-        assert limit(pid, "pids", "pids.max", "pids.max") == "33"
-
-
-@requires("cgroup:memory")
-def test_update_sets_a_memory_limit_in_bytes(bundle: Bundle) -> None:
-    with bundle.running() as pid:
-        bundle.runtime.ok("update", "--memory", str(64 << 20), bundle.id)
-        assert limit(pid, "memory", "memory.limit_in_bytes", "memory.max") == str(64 << 20)
-
-
-@requires("cgroup:cpu")
-def test_update_sets_shares_of_the_processors(bundle: Bundle) -> None:
-    with bundle.running() as pid:
-        bundle.runtime.ok("update", "--cpu-share", "512", bundle.id)
-        if probes.layout() == "v2":
-            assert int(limit(pid, "cpu", "", "cpu.weight")) < 100
-        else:
-            assert limit(pid, "cpu", "cpu.shares", "") == "512"
-
-
-@requires("cgroup:cpu")
-def test_update_sets_a_quota_of_time_on_the_processors(bundle: Bundle) -> None:
-    with bundle.running() as pid:
-        bundle.runtime.ok("update", "--cpu-period", "50000", "--cpu-quota", "20000", bundle.id)
-        if probes.layout() == "v2":
-            assert limit(pid, "cpu", "", "cpu.max") == "20000 50000"
-        else:
-            assert limit(pid, "cpu", "cpu.cfs_quota_us", "") == "20000"
-            assert limit(pid, "cpu", "cpu.cfs_period_us", "") == "50000"
-
-
-@requires("cgroup:cpuset")
-def test_update_sets_the_processors(bundle: Bundle) -> None:
-    with bundle.running() as pid:
-        bundle.runtime.ok("update", "--cpuset-cpus", "0", bundle.id)
-        assert limit(pid, "cpuset", "cpuset.cpus", "cpuset.cpus") == "0"
 
 
 @requires("cgroup:pids", "cgroup:memory")

@@ -325,29 +325,3 @@ def test_a_null_is_a_field_that_is_not_there(bundle: Bundle) -> None:
     for path in ("hooks", "annotations", "linux.devices", "linux.sysctl", "linux.seccomp", "process.rlimits"):
         change(bundle.config, path, None)
     assert bundle.says("echo hello") == "hello"
-
-
-# What this machine cannot do is an error, never left out
-
-
-UNHEARD = differs("crun", 'leaves it out: "MUST generate an error when invalid or unsupported values are encountered"')
-
-
-@UNHEARD
-@pytest.mark.skipif(Path("/sys/kernel/security/apparmor").exists(), reason="needs a kernel without AppArmor")
-def test_an_apparmor_profile_without_apparmor_is_an_error(bundle: Bundle) -> None:
-    bundle.process["apparmorProfile"] = "nonsense"
-    bundle.refused("true")
-
-
-@pytest.mark.skipif(Path("/sys/fs/selinux/enforce").exists(), reason="needs a kernel without SELinux")
-@pytest.mark.parametrize("path", ["process.selinuxLabel", pytest.param("linux.mountLabel", marks=UNHEARD)])
-def test_an_selinux_label_without_selinux_is_an_error(bundle: Bundle, path: str) -> None:
-    change(bundle.config, path, "system_u:system_r:container_t:s0:c1,c2")
-    bundle.refused("true")
-
-
-@pytest.mark.skipif(Path("/sys/fs/resctrl/schemata").exists(), reason="needs a machine without resctrl")
-def test_a_share_of_the_cache_without_the_means_is_an_error(bundle: Bundle) -> None:
-    bundle.linux["intelRdt"] = {"closID": "nonsense", "l3CacheSchema": "L3:0=1"}
-    bundle.refused("true")

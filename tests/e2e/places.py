@@ -178,5 +178,10 @@ def frozen(pid: int) -> bool:
     return "frozen 1" in (place / "cgroup.events").read_text()
 
 
+def links(process: str = "self", kinds: str = "pid mnt ipc uts net") -> str:
+    """A shell's script that says the namespaces of a process, one a line."""
+    return f"for kind in {kinds}; do readlink /proc/{process}/ns/$kind; done"
+
+
 def exists(pid: int) -> bool:
     return Path(f"/proc/{pid}/status").exists()

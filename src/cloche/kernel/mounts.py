@@ -47,7 +47,17 @@ OPTION_NAMES = (
     *_PROPAGATIONS,
     *("bind", "rbind", "idmap", "ridmap", "tmpcopyup"),
     *_WITHOUT_EFFECT[2:],
-    *("defaults", "async", "sync", "dirsync", "lazytime", "nolazytime", "mand", "nomand"),  # fsconfig(2) takes them
+    *(
+        "defaults",
+        "async",
+        "sync",
+        "dirsync",
+        "lazytime",
+        "nolazytime",
+        "mand",
+        "nomand",
+        "remount",
+    ),  # fsconfig(2) takes them
 )
 
 ATTRIBUTE_NAMES = {
@@ -77,12 +87,13 @@ class MountOptions(Value):
     recursive_clear: int = 0
     recursive_idmap: bool = False
     copy_up: bool = False
+    remount: bool = False
 
 
 def mount_options(names: tuple[str, ...]) -> MountOptions:
     """Sort the option strings of mount(8) and of the runtime spec. What is no known flag is the file system's own."""
     on = off = every = none = propagation = 0
-    bind = recursive = copied = False
+    bind = recursive = copied = again = False
     mapped = ""
     data = []
     for name in names:
@@ -100,6 +111,8 @@ def mount_options(names: tuple[str, ...]) -> MountOptions:
             mapped = name
         elif name == "tmpcopyup":
             copied = True
+        elif name == "remount":
+            again = True
         elif name not in _WITHOUT_EFFECT:
             data.append(name)
     return MountOptions(
@@ -114,6 +127,7 @@ def mount_options(names: tuple[str, ...]) -> MountOptions:
         none,
         mapped == "ridmap",
         copied,
+        again,
     )
 
 

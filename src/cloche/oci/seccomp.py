@@ -157,7 +157,15 @@ def _rule(given: dict[str, Any], path: str) -> Rule:
         raise _wrong(path + ".names", "it names no call")
     errno = None if given.get("errnoRet") is None else _errno(given["errnoRet"], path + ".errnoRet")
     args = tuple(_arg(a, f"{path}.args[{i}]") for i, a in enumerate(_list(given.get("args"), path + ".args")))
-    return Rule(tuple(names), _name(given.get("action"), "SCMP_ACT_", ACTIONS, path + ".action"), errno, args)
+    action = _name(given.get("action"), "SCMP_ACT_", ACTIONS, path + ".action")
+    _check_errno(errno, action, path + ".errnoRet")
+    return Rule(tuple(names), action, errno, args)
+
+
+def _check_errno(errno: int | None, action: str, path: str) -> None:
+    """config-linux.md, Seccomp: an action that does not support returning an error and is given one is refused."""
+    if errno is not None and action not in ("ERRNO", "TRACE"):
+        raise _wrong(path, f"SCMP_ACT_{action} returns no error")
 
 
 def parse(document: Any, path: str = "linux.seccomp") -> Seccomp:
@@ -171,9 +179,14 @@ def parse(document: Any, path: str = "linux.seccomp") -> Seccomp:
     metadata = _free_text(given.get("listenerMetadata"), path + ".listenerMetadata")
     if metadata and not listener:
         raise _wrong(path + ".listenerMetadata", "there is no listenerPath")
+    default = _name(given.get("defaultAction"), "SCMP_ACT_", ACTIONS, path + ".defaultAction")
+    errno = None
+    if given.get("defaultErrnoRet") is not None:
+        errno = _errno(given["defaultErrnoRet"], path + ".defaultErrnoRet")
+        _check_errno(errno, default, path + ".defaultErrnoRet")
     return Seccomp(
-        _name(given.get("defaultAction"), "SCMP_ACT_", ACTIONS, path + ".defaultAction"),
-        EPERM if given.get("defaultErrnoRet") is None else _errno(given["defaultErrnoRet"], path + ".defaultErrnoRet"),
+        default,
+        EPERM if errno is None else errno,
         _names(given.get("architectures"), "SCMP_ARCH_", ARCHITECTURES, path + ".architectures"),
         _names(given.get("flags"), "SECCOMP_FILTER_FLAG_", FLAGS, path + ".flags"),
         rules,

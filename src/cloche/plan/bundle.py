@@ -8,6 +8,7 @@ from cloche.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cloche.oci.runtime import MemoryPolicy
     from cloche.step.rootfs import Folder, Overlay
 
 
@@ -36,6 +37,17 @@ class Bundle(Value):
     passed: int = 0
     keyring: bool = True
     pivot: bool = True
+    listener: Listener | None = None
+
+
+class Listener(Value):
+    """Who answers a filter's notifications: its socket, what it is told, the state around a pid (0: the new one's)."""
+
+    path: str
+    metadata: str
+    state: tuple[str, str]
+    version: str
+    pid: int = 0
 
 
 class Joining(Value):
@@ -52,3 +64,5 @@ class Joining(Value):
     passed: int = 0
     keyring: bool = True
     personality: str = ""
+    memory_policy: MemoryPolicy | None = None
+    listener: Listener | None = None

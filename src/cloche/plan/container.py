@@ -6,11 +6,13 @@ from cloche.errors import Invalid
 from cloche.plan import cgroups, mounts
 from cloche.plan import process as process_acts
 from cloche.step.base import Act, Plan, Ref, Step
+from cloche.step.cgroup import LimitCgroup
 from cloche.step.hook import RunHook, RunHookInside
 from cloche.step.mount import (
     MS_PRIVATE,
     MS_REC,
     AttachTree,
+    ChangeRoot,
     EnterRoot,
     MakeFolder,
     MakeReadonly,
@@ -140,6 +142,7 @@ def _stage(
         for kind in joined
         if kind not in ("user", "mount", "cgroup")
     ]
+    acts += [Act("stage", SetNamespace(Ref("ns.mount"), "mount"))] if "mount" in joined else []
     clocks = _clocks(spec)
     acts += clocks
     flags &= ~KINDS["time"][0] if clocks else ~0
@@ -208,17 +211,21 @@ def _check(process: Process) -> None:
             raise Invalid(f"execute {process.args[0]!r}", "an argument or variable has a NUL byte in it")
 
 
-def _enter(bundle: Bundle, userns: tuple[Ref, ...]) -> tuple[list[Act], list[Act]]:
+def _enter(bundle: Bundle, flags: int, userns: tuple[Ref, ...]) -> tuple[list[Act], list[Act]]:
     """The root: what the stage does, what init does."""
+    if not flags & KINDS["mount"][0]:  # somebody else's mount namespace: nothing is mounted in it
+        joined = any(n.type == "mount" for n in bundle.spec.namespaces)
+        return [], [Act("init", EnterRoot("/" if joined else bundle.mountpoint))]
     if userns:
         return _in_user_namespace(bundle, userns[0]), _enter_mapped()
     folder = bundle.root.path if not isinstance(bundle.root, Overlay) else ""
     return [Act("stage", OpenTree(folder, Ref("root"), recursive=True))] if folder else [], mounts.enter(bundle)
 
 
-def _change_root(bundle: Bundle) -> list[Act]:
+def _change_root(bundle: Bundle, flags: int) -> list[Act]:
     """From the host's root to the container's, behind the hooks that want to see both."""
     hooks = bundle.spec.hooks
+    change = PivotRoot() if bundle.pivot else MoveRoot()
     acts: list[Act] = []
     outside = [*(("prestart", h) for h in hooks.prestart), *(("createRuntime", h) for h in hooks.create_runtime)]
     if outside:
@@ -230,7 +237,7 @@ def _change_root(bundle: Bundle) -> list[Act]:
             Act("init", Meet("hooks")),
         ]
     acts += [Act("init", RunHookInside(hook, "createContainer", *bundle.state)) for hook in hooks.create_container]
-    return [*acts, Act("init", PivotRoot() if bundle.pivot else MoveRoot())]
+    return [*acts, Act("init", change if flags & KINDS["mount"][0] else ChangeRoot())]
 
 
 def _begin(bundle: Bundle, passing: list[Act], ready: list[Act], permitted: int) -> list[Act]:
@@ -241,7 +248,12 @@ def _begin(bundle: Bundle, passing: list[Act], ready: list[Act], permitted: int)
     hooks = [Act("init", RunHookInside(h, "startContainer", before, after)) for h in bundle.spec.hooks.start_container]
     spec = bundle.spec
     rights = process_acts.rights(process, "init", *chosen, permitted, spec.personality, spec.memory_policy)
-    last = [*process_acts.closing_door(process, "init", *chosen), *hooks, *passing, program]
+    last = [*hooks, *passing, program]
+    if bundle.listener:  # whoever creates it waits for the listener, so the filter cannot come any later
+        rights += process_acts.closing_door(process, "init", *chosen)
+        rights += process_acts.listened(bundle.listener, "init")
+    else:
+        last = [*process_acts.closing_door(process, "init", *chosen), *last]
     if not bundle.created:
         return [*ready, Act("init", Gate("go")), *rights, *last, Act("host", Await("started"))]
     return [
@@ -265,12 +277,16 @@ def plan(bundle: Bundle, host: Host) -> Plan:
     flags, joined = _namespaces(spec)
     userns = (Ref("ns.user"),) if "user" in joined else (USERNS,) if flags & KINDS["user"][0] else ()
     opening, joining, cgroup = cgroups.join(spec.cgroups_path, host, "init", bool(userns))
-    trees, mapped, attaching = mounts.mounts(bundle, host, *userns or (USERNS,))
+    own = bool(flags & KINDS["mount"][0])
+    trees, mapped, attaching = mounts.mounts(bundle, host, *userns or (USERNS,)) if own else ([], [], [])
     if mapped and not userns:
         raise Invalid("mount with the option idmap", "the container has no user namespace", "--userns auto")
-    nodes, making = mounts.devices(spec.devices, bool(userns))
-    shifting, entering = _enter(bundle, userns)
+    nodes, making = mounts.devices(spec.devices, bool(userns)) if own else ([], [])
+    shifting, entering = _enter(bundle, flags, userns)
     terminal, ready = _handover(process, "init", console=True)
+    limiting = cgroups.make(spec.cgroups_path, spec.resources, host) if spec.cgroups_path else []
+    # no process at all, of cgroup v2: nobody could be cloned into such a group
+    late = [act for act in limiting if isinstance(act.step, LimitCgroup) and act.step.forbids_all]
     score = process.oom_score_adj
     shared = mounts.others(bundle)
     passed, holding, passing = process_acts.passing(bundle.passed, "init")
@@ -281,7 +297,7 @@ def plan(bundle: Bundle, host: Host) -> Plan:
     return Plan(
         (
             *(Act("host", step) for step in bundle.network.reserve),
-            *(cgroups.make(spec.cgroups_path, spec.resources, host) if spec.cgroups_path else ()),
+            *(act for act in limiting if act not in late),
             *joined.values(),
             *shared,
             Act("host", StartBell(refs)),
@@ -293,6 +309,7 @@ def plan(bundle: Bundle, host: Host) -> Plan:
             *(shifting if userns else ()),
             *mapped,
             *_stage(spec, flags, joined, userns, cgroup),
+            *late,
             # while init is at work; not before it is known, for who fails then must be able to end it
             *(Act("host", step) for step in (*bundle.network.shared, *bundle.network.own)),
             *joining,
@@ -305,9 +322,9 @@ def plan(bundle: Bundle, host: Host) -> Plan:
             *making,
             *terminal,
             *_names(spec, flags),
-            *([Act("init", MakeFolder(process.cwd))] if process.cwd != "/" else ()),
-            *_change_root(bundle),
-            *_seal(spec),
+            *([Act("init", MakeFolder(process.cwd))] if process.cwd != "/" and own else ()),
+            *_change_root(bundle, flags),
+            *(_seal(spec) if own else ()),
             *holding,
             Act("init", CloseOthers((TERMINAL,) if process.terminal else ())),
             process_acts.look_up(process, "init"),
@@ -338,6 +355,7 @@ def plan_joining(wanted: Joining, host: Host) -> Plan:
         for kind in kinds
     ]
     clone = Clone(0, cgroup)
+    listened = process_acts.listened(wanted.listener, "joiner")
     chosen = wanted.filter, wanted.filter_flags, host.permitted if "user" not in kinds else -1
     return Plan(
         (
@@ -360,9 +378,11 @@ def plan_joining(wanted: Joining, host: Host) -> Plan:
             Act("joiner", CloseOthers((TERMINAL,) if process.terminal else ())),
             process_acts.look_up(process, "joiner"),
             *ready,
-            Act("joiner", Gate("go")),
-            *process_acts.rights(process, "joiner", *chosen, wanted.personality),
+            Act("joiner", Meet("go") if listened else Gate("go")),
+            *process_acts.rights(process, "joiner", *chosen, wanted.personality, wanted.memory_policy),
             *process_acts.closing_door(process, "joiner", *chosen[:2]),
+            *listened,
+            *([Act("host", Open("last")), Act("joiner", Gate("last"))] if listened else ()),
             *passing,
             Act("joiner", Execute(process.args, process.env, process.reaper)),
             Act("host", Await("started")),

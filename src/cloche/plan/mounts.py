@@ -203,6 +203,14 @@ def _cgroups(mount: Mount, host: Host, path: str) -> tuple[tuple[Act, ...], tupl
     return opening, tuple(acts)
 
 
+def _again(mount: Mount) -> Act:
+    """A mount that is there already, with other attributes."""
+    options = mount_options(mount.options)
+    if options.data:
+        raise Unsupported(f"mount again on {mount.destination}", f"{options.data[0]} cannot be changed any more")
+    return Act("init", ChangeMount(mount.destination, options.set, options.clear, options.propagation))
+
+
 def _bound_group(group: str, target: str, attributes: int) -> tuple[tuple[Act, ...], tuple[Act, ...]]:
     tree = Ref("group." + target)
     attach = AttachTree(tree, target, attributes, propagation=MS_PRIVATE | MS_REC, source=group)
@@ -248,7 +256,9 @@ def mounts(bundle: Bundle, host: Host, userns: Ref) -> tuple[list[Act], list[Act
     shared = not any(n.type == "cgroup" for n in bundle.spec.namespaces)
     for number, mount in enumerate(bundle.spec.mounts, 1):
         _check(mount)
-        if mount.type == "bind" or mount_options(mount.options).bind:
+        if mount_options(mount.options).remount:
+            attaching.append(_again(mount))
+        elif mount.type == "bind" or mount_options(mount.options).bind:
             first, second = _bind(mount, number, userns)
             if mount_options(mount.options).idmap and not mount.uid_mappings:
                 mapping += first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cloche.errors import Invalid
 from cloche.step.base import Act, Ref
+from cloche.step.listener import SendListener
 from cloche.step.process import (
     RLIMITS,
     ChangeDirectory,
@@ -20,10 +21,12 @@ from cloche.step.process import (
     mask,
 )
 from cloche.step.scheduling import SetAffinity, SetIOPriority, SetMemoryPolicy, SetPersonality, SetScheduler
+from cloche.step.sync import Await, Meet, Open, Report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.oci.runtime import MemoryPolicy, Process
+    from cloche.plan.bundle import Listener
     from cloche.step.base import Step
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # bell's, where there is no PATH
@@ -106,6 +109,20 @@ def closing_door(process: Process, actor: str, program: bytes, flags: int) -> li
     if not process.no_new_privileges:
         return []
     return [Act(actor, ForbidNewPrivileges()), *([Act(actor, LoadFilter(program, flags))] if program else [])]
+
+
+def listened(listener: Listener | None, actor: str) -> list[Act]:
+    """Behind a filter that notifies: nothing goes on before its listener is where it belongs."""
+    if listener is None:
+        return []
+    sending = SendListener(listener.path, listener.metadata, *listener.state, listener.version, listener.pid)
+    return [
+        Act(actor, Report("filtered")),
+        Act("host", Await("filtered")),
+        Act("host", sending),
+        Act("host", Open("listened")),
+        Act(actor, Meet("listened")),
+    ]
 
 
 def find(process: Process, actor: str) -> Act:

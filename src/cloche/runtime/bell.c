@@ -375,7 +375,8 @@ static int terminal(void) {
 	if (master < 0 || ioctl(master, TIOCSPTLCK, &zero) || (peer = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY)) < 0) return -1;
 	if (in[1] && ioctl(master, TIOCSWINSZ, &size)) return -1;
 	if (in[3]) {
-		if ((target = make("dev/console", 0)) < 0) return -1;
+		if ((target = make("dev/console", 0)) < 0 || close(target)) return -1;
+		if ((target = in_root("dev/console", O_PATH, RESOLVE_NO_SYMLINKS)) < 0) return explain("a link is where the console goes: ", "/dev/console");
 		if (place(syscall(SYS_OPEN_TREE, peer, "", AT_EMPTY_PATH | TREE_CLONE | O_CLOEXEC), target)) return -1;
 	}
 	if (ioctl(peer, TIOCSCTTY, 0)) return -1;
@@ -520,11 +521,13 @@ static int set_capabilities(void) {
 
 static int load_filter(void) {
 	uint32_t n;
+	int r;
 	const char *code = string(&n);
 	struct { uint16_t length; const void *filter; } program = {n / 8, code};
 	if (n % 8 || n / 8 > UINT16_MAX) return errno = EINVAL, -1;   /* never a part of a filter */
 	filtered = 1;
-	return syscall(SYS_seccomp, 1, in[0], &program);
+	r = syscall(SYS_seccomp, 1, in[0], &program);
+	return in[0] & 8 && r >= 0 ? r == PLAN ? 0 : (errno = EBADF, -1) : r;   /* a listener: the host takes it by this number */
 }
 
 static int set_limit(void) {
@@ -748,6 +751,7 @@ static int do_act(void) {
 	case OP_AFFINITY: s = string(&n); return syscall(SYS_sched_setaffinity, 0, n, s) < 0 ? -1 : 0;
 	case OP_MEMPOLICY: s = string(&n); return syscall(SYS_set_mempolicy, in[0], n ? s : 0, n ? n * 8 + 1 : 0);
 	case OP_PERSONALITY: return syscall(SYS_personality, in[0]) < 0 ? -1 : 0;
+	case OP_CHROOT: return chroot(".") || chdir("/") ? -1 : 0;
 	case OP_MOVEROOT: return mount(".", "/", 0, MS_MOVE, 0) || chroot(".") || chdir("/") ? -1 : 0;
 	case OP_OPEN: return keep(in[0], open(string(0), (in[1] & O_DIRECTORY ? O_RDONLY | O_DIRECTORY : O_WRONLY) | O_CLOEXEC));
 	case OP_WRITE: s = string(&n); return put(take(in[0]), s, n);
@@ -842,6 +846,8 @@ int main(int argc, char **argv) {
 	if (fcntl(CONTROL, F_GETFD) < 0) return dprintf(2, "bell: nothing on descriptor %d: cloche starts this program, people do not\n", CONTROL), 125;
 	seal_myself(argv);
 	if (argc > 1) serve();
+	for (int n = 32; n < 34; n++)   /* the C library's own, which its posix_spawn leaves ignored */
+		syscall(SYS_rt_sigaction, n, &(unsigned long[4]){0}, 0, 8);
 	syscall(SYS_CLOSE_RANGE, 3, ~0u, 4);   /* CLOSE_RANGE_CLOEXEC: nothing of this side reaches the program */
 	for (int k = 0; k < FLAT_SLOTS; k++) slots[k] = fcntl(FIRST_SLOT + k, F_GETFD) < 0 ? -1 : FIRST_SLOT + k;
 	umask(0);

@@ -128,6 +128,11 @@ class LimitCgroup(Step):
     content: str
     otherwise: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def forbids_all(self) -> bool:
+        """Whether no process may be made in the group any more."""
+        return self.content == "0" and self.path.endswith("/pids.max")
+
     def call(self) -> str:
         return f"write({quote(self.path)}, {quote(self.content)})"
 

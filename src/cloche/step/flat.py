@@ -85,6 +85,7 @@ TABLE: tuple[tuple[type[Step], int, int, int], ...] = (
     (scheduling.SetAffinity, 0, 1, 1),
     (scheduling.SetMemoryPolicy, 1, 1, 1),
     (scheduling.SetPersonality, 1, 0, 0),
+    (mount.ChangeRoot, 0, 0, 0),
 )
 OPS = {kind.op: number for number, (kind, *_) in enumerate(TABLE, 1)}
 

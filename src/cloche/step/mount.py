@@ -424,6 +424,25 @@ class MoveRoot(Step):
         return (), ()
 
 
+class ChangeRoot(Step):
+    """chroot(2) into where we stand."""
+
+    because = "In a mount namespace that others have, only this process's idea of the root can be changed."
+    op: ClassVar[str] = "CHROOT"
+
+    def call(self) -> str:
+        return 'chroot("."); chdir("/")'
+
+    def shell(self) -> str:
+        return "chroot ."
+
+    def name(self) -> str:
+        return "change the root"
+
+    def flat(self, slot: Callable[[Ref], int]) -> Flat:
+        return (), ()
+
+
 class Mask(Step):
     """Cover a path: a file by /dev/null, a directory by an empty read-only tmpfs. A path that is not there needs no
     cover."""

@@ -41,8 +41,10 @@ class MoveLink(Step):
         number = rtnetlink.index(self.link)
         kept = list(rtnetlink.addresses(host, number))
         with rtnetlink.inside(world.take(PIDFD)) as there:
+            before = {each[0] for each in rtnetlink.links(there)}
             host.ask(rtnetlink.move(number, world.take(PID), self.inside))
-            arrived = rtnetlink.index(self.inside, there.fileno())
+            # its number may be another one there, and so may its name: `eth%d` is a template
+            arrived = next(each[0] for each in rtnetlink.links(there) if each[0] not in before)
             for address, prefix in kept:
                 there.ask(rtnetlink.add_address(arrived, address, prefix))
             there.ask(rtnetlink.set_up(arrived))

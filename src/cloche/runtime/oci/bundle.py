@@ -58,6 +58,8 @@ def settle(spec: Spec, folder: str, name: str, warn: Warn) -> Spec:
     nothing that would change the host. Raises Invalid, Unsupported."""
     _check_namespaces(spec)
     _refuse(spec)
+    if any(n.type == "mount" and n.path for n in spec.namespaces):
+        warn("root, mounts, maskedPaths and readonlyPaths are those of the mount namespace that is joined")
     mounts = tuple(_settle_mount(mount, folder) for mount in spec.mounts)
     given = {device.path for device in spec.devices}
     devices = (*(d for d in DEFAULT_DEVICES if d.path not in given), *spec.devices)
@@ -118,13 +120,32 @@ def settle_resources(wanted: Resources) -> Resources:
     return wanted.replace(**zeros, rates=rates)
 
 
+_ASKED_ALWAYS = {"read", "write"}  # what bell itself must call behind the filter, before anybody can answer
+
+
+def notifies(spec: Spec) -> bool:
+    """Whether an agent is asked about calls. Raises Invalid when nobody could answer."""
+    profile = spec.seccomp
+    if profile is None or not any(rule.action == "NOTIFY" for rule in profile.rules):
+        if profile and profile.default_action == "NOTIFY":
+            raise Invalid("linux.seccomp.defaultAction", "every call would wait for an agent that is told by one")
+        return False
+    for number, rule in enumerate(profile.rules):
+        if rule.action == "NOTIFY" and _ASKED_ALWAYS & set(rule.names):
+            cause = "read and write are called before the agent can answer"
+            raise Invalid(f"linux.seccomp.syscalls[{number}].action", cause)
+    if not profile.listener_path:
+        raise Invalid("linux.seccomp.listenerPath", "it is missing: SCMP_ACT_NOTIFY needs somebody who answers")
+    return True
+
+
 def filter_of(spec: Spec) -> tuple[bytes, int]:
     """The seccomp program and its flags. Raises Invalid, Unsupported."""
     if spec.seccomp is None:
         return b"", 0
     from cloche.kernel.seccomp import compile_filter
 
-    return compile_filter(spec.seccomp)
+    return compile_filter(spec.seccomp, listener=notifies(spec))
 
 
 def bundle_of(name: str, spec: Spec, root: str, program: tuple[bytes, int]) -> Bundle:
@@ -132,11 +153,26 @@ def bundle_of(name: str, spec: Spec, root: str, program: tuple[bytes, int]) -> B
     return Bundle(name, spec, Folder(root, spec.root_readonly, mapped=False), root, *program)
 
 
+def check_labels(process: Process) -> None:
+    """Labels of security modules. Raises Unsupported."""
+    for label, what, place in (
+        (process.apparmor_profile, "AppArmor profile", "/sys/kernel/security/apparmor"),
+        (process.selinux_label, "SELinux label", "/sys/fs/selinux/enforce"),
+    ):
+        if label and not os.path.exists(place):
+            raise Unsupported(f"run with the {what} {label}", f"this kernel has no {what.split()[0]}")
+        if label:
+            raise Unsupported(f"run with the {what} {label}", "it is not built yet")
+
+
 def _is_bind(mount: Mount) -> bool:
     return mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options
 
 
 def _settle_mount(mount: Mount, folder: str) -> Mount:
+    target = os.path.normpath("/" + mount.destination)
+    if ".." in mount.destination.split("/"):
+        mount = mount.replace(destination=target[1:] if target[:2] == "//" else target)
     if _is_bind(mount) and mount.source[:1] != "/":
         return mount.replace(source=os.path.join(folder, mount.source))
     return mount
@@ -145,10 +181,9 @@ def _settle_mount(mount: Mount, folder: str) -> Mount:
 def _check_namespaces(spec: Spec) -> None:
     """What would change the host because the namespace for it is the host's. Raises Invalid."""
     kinds = {namespace.type for namespace in spec.namespaces}
-    if "mount" not in kinds:
-        raise Unsupported("linux.namespaces", "a container without a mount namespace would have the host's root")
-    if any(n.type == "mount" and n.path for n in spec.namespaces):
-        raise Unsupported("linux.namespaces", "joining a mount namespace by its path is not built")
+    if "mount" not in kinds and (spec.mounts or spec.masked_paths or spec.readonly_paths or spec.root_readonly):
+        cause = "there is no mount namespace: what is mounted, masked or made read-only would be so for the host"
+        raise Invalid("linux.namespaces", cause, "add one, or leave out mounts, maskedPaths, readonlyPaths")
     if spec.net_devices and "network" not in kinds:
         raise Invalid("linux.netDevices", "there is no network namespace for them")
     for value, key in ((spec.hostname, "hostname"), (spec.domainname, "domainname")):
@@ -166,12 +201,8 @@ def _check_namespaces(spec: Spec) -> None:
 
 def _refuse(spec: Spec) -> None:
     """What is not built yet. Raises Unsupported."""
-    process = spec.process
-    if spec.seccomp and (spec.seccomp.listener_path or any(r.action == "NOTIFY" for r in spec.seccomp.rules)):
-        raise Unsupported("linux.seccomp", "SCMP_ACT_NOTIFY is not built yet")
+    check_labels(spec.process)
     for asked, key in (
-        (process.apparmor_profile, "process.apparmorProfile"),
-        (process.selinux_label, "process.selinuxLabel"),
         (spec.mount_label, "linux.mountLabel"),
         (spec.intel_rdt, "linux.intelRdt"),
     ):

@@ -14,6 +14,7 @@ import time
 from cloche.errors import Conflict, Invalid
 from cloche.kernel import processes
 from cloche.plan import plan
+from cloche.plan.bundle import Listener
 from cloche.runtime.bell import DONE, Bell
 from cloche.runtime.execution import Execution, StepFailed, explain
 from cloche.runtime.oci import bundle as bundles
@@ -98,6 +99,11 @@ def _make(call: Call, place: Directory, document: Spec, folder: str) -> Made:
         keyring=not call.given.flag("no-new-keyring"),
         pivot=not call.given.flag("no-pivot"),
     )
+    if spec.seccomp and bundles.notifies(spec):
+        listener = Listener(
+            spec.seccomp.listener_path, spec.seccomp.listener_metadata, around_pid(record, CREATING), SPEC_VERSION
+        )
+        made = made.replace(listener=listener)
     _check_group(record, host)
     return _execute(call, place, made, host)
 
@@ -181,7 +187,7 @@ def _check_group(record: Record, host: Host) -> None:
 
 
 def _give_up(call: Call, place: Directory, hooks: Hooks) -> None:
-    """A failed create leaves nothing. Where hooks may have been run, those that undo them are (runtime.md, Lifecycle)."""
+    """A failed create leaves nothing. Where hooks may have been run, so are those that undo it (runtime.md, Lifecycle)."""
     from cloche.runtime.oci import ending
 
     begun = place.process()[0] and (hooks.prestart or hooks.create_runtime or hooks.create_container)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _HOOKS = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
-_ACTIONS = ["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "TRACE", "TRAP"]
+_ACTIONS = ["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "NOTIFY", "TRACE", "TRAP"]
 
 
 def features() -> dict[str, Any]:
@@ -26,7 +26,7 @@ def features() -> dict[str, Any]:
         "linux": {
             "namespaces": sorted(KINDS),
             "capabilities": list(NAMES),
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False},
+            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
             "seccomp": {
                 "enabled": True,
                 "actions": sorted("SCMP_ACT_" + action for action in _ACTIONS),
@@ -38,8 +38,8 @@ def features() -> dict[str, Any]:
             "apparmor": {"enabled": False},
             "selinux": {"enabled": False},
             "intelRdt": {"enabled": False},
-            "mountExtensions": {"idmap": {"enabled": False}},
-            "netDevices": {"enabled": False},
+            "mountExtensions": {"idmap": {"enabled": True}},
+            "netDevices": {"enabled": True},
         },
         "annotations": {"org.cloche.version": VERSION},
         "potentiallyUnsafeConfigAnnotations": [],

@@ -8,13 +8,13 @@ from cloche.errors import Conflict, Error, Invalid
 from cloche.oci.config import ID_MAX, parse, parse_process
 from cloche.oci.document import parse_object
 from cloche.oci.runtime import Namespace
-from cloche.plan.bundle import Joining
+from cloche.plan.bundle import Joining, Listener
 from cloche.plan.container import plan_joining
 from cloche.runtime.bell import Bell
 from cloche.runtime.execution import Execution, StepFailed, explain
 from cloche.runtime.oci import bundle as bundles
 from cloche.runtime.oci import handing
-from cloche.runtime.oci.state import PAUSED, RUNNING, Directory
+from cloche.runtime.oci.state import PAUSED, RUNNING, Directory, around_pid
 from cloche.step.base import Ref
 from cloche.step.flat import flatten
 from cloche.step.host import probe
@@ -42,6 +42,7 @@ def execute(call: Call) -> int:
         raise Conflict(f"execute in container {call.id}", f"cannot exec in a {status} container")
     spec = parse(place.read("config.json"))
     process = _process(call, spec)
+    bundles.check_labels(process)
     detached = given.flag("detach")
     socket = given.text("console-socket")
     if process.terminal and detached and not socket:
@@ -137,6 +138,11 @@ def _joining(call: Call, place: Directory, record: Record, spec: Spec, process: 
         path = bundles.group(f"{record.cgroups_path}/{wanted.strip('/')}", "")
     if process.oom_score_adj is None:
         process = process.replace(oom_score_adj=spec.process.oom_score_adj)
+    listener = None
+    if spec.seccomp and bundles.notifies(spec):
+        around = around_pid(record, place.status(record))
+        profile = spec.seccomp
+        listener = Listener(profile.listener_path, profile.listener_metadata, around, record.version, pid)
     return Joining(
         place.id,
         process,
@@ -146,7 +152,9 @@ def _joining(call: Call, place: Directory, record: Record, spec: Spec, process: 
         path,
         *place.filter(),
         passed=handing.count(call.given, call.environment),
+        listener=listener,
         personality=spec.personality,
+        memory_policy=spec.memory_policy,
     )
 
 
