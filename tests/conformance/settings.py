@@ -92,7 +92,6 @@ SETTINGS = {
         {"memory.oom_control": "oom_kill_disable 0 under_oom 0 oom_kill 0"},
         {"memory.max": "max"},
     ),
-    "hierarchy": Setting(memory(useHierarchy=True), "memory", {"memory.use_hierarchy": "1"}, {"memory.max": "max"}),
     "few shares": Setting(cpu(shares=2), "cpu", {"cpu.shares": "2"}, {"cpu.weight": weight(2)}),
     "shares": Setting(cpu(shares=512), "cpu", {"cpu.shares": "512"}, {"cpu.weight": weight(512)}),
     "all shares": Setting(cpu(shares=262144), "cpu", {"cpu.shares": "262144"}, {"cpu.weight": weight(262144)}),

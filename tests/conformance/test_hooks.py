@@ -272,7 +272,7 @@ def test_a_hook_has_the_arguments_and_the_environment_that_are_written_and_no_mo
 )
 def test_a_hook_without_an_environment_has_none(bundle: Bundle, stage: str) -> None:
     add(bundle, stage, hook(f"env > {place(bundle, stage, 'found')}"))
-    secret = {"env": {"SECRET": "x"}}
+    secret: dict[str, Any] = {"env": {"SECRET": "x"}}
     assert bundle.create("true", **secret).code == 0
     bundle.runtime.ok("start", bundle.id, **secret)
     bundle.ended()

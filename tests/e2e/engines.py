@@ -129,9 +129,12 @@ class Boxes(Engine):
 
     at_once: tuple[str, ...] = ()  # for a removal without ten seconds for SIGTERM
 
+    def making(self, verb: str, *arguments: str) -> tuple[str, ...]:
+        """The words that make a container (`run`, `create`), without a network."""
+        return (verb, "--network", "none", *arguments)
+
     def run(self, *arguments: str, **more: Any) -> Result:
-        """Runs a container without a network, but for what `arguments` say."""
-        return self("run", "--network", "none", *arguments, **more)
+        return self(*self.making("run", *arguments), **more)
 
     def sh(self, script: str, *flags: str) -> str:
         """What a script says that must succeed, in a container that is removed afterwards."""
@@ -173,8 +176,8 @@ class Podman(Boxes):
         ours = ("--tmpdir", f"{place.root}/libpod", "--runtime", place.runtime)
         super().__init__(place, *prefix, "podman", *ours)
 
-    def run(self, *arguments: str, **more: Any) -> Result:
-        return super().run("--cgroup-parent", f"/{self.place.name}", *arguments, **more)
+    def making(self, verb: str, *arguments: str) -> tuple[str, ...]:
+        return super().making(verb, "--cgroup-parent", f"/{self.place.name}", *arguments)
 
 
 class Buildah(Engine):
@@ -233,7 +236,7 @@ def containers_settings(place: Place) -> None:
 
 @contextmanager
 def sockets_of_its_own() -> Iterator[None]:
-    """containerd and its shims have sockets in /run/containerd, whatever they are told: an empty one, seen here."""
+    """containerd and its shims use /run/containerd, whatever they are told: an empty one, which only this run sees."""
     folder = "/run/containerd"
     if leftovers.mounts((f" {folder} ",)):  # another engine's, that goes on
         yield
@@ -290,7 +293,7 @@ def docker(*flags: str, before: Callable[[], None] = in_a_network_of_its_own) ->
             try:
                 yield engine
             finally:
-                if names := engine.ok("ps", "--all", "--quiet").split():
+                if names := engine("ps", "--all", "--quiet").out.split():
                     engine("rm", "--force", "--volumes", *names)
         libc.umount2(f"{root}/data".encode(), MNT_DETACH)  # its own, which a second dockerd leaves
 
@@ -365,7 +368,7 @@ def containerd() -> Iterator[Containerd]:
             try:
                 yield engine
             finally:
-                for name in engine.ok("tasks", "list", "--quiet").split():
+                for name in engine("tasks", "list", "--quiet").out.split():
                     engine("tasks", "delete", "--force", name)
-                for name in engine.ok("containers", "list", "--quiet").split():
+                for name in engine("containers", "list", "--quiet").out.split():
                     engine("containers", "delete", name)

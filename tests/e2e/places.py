@@ -27,7 +27,7 @@ from conformance.harness import CHOSEN, binary
 from probes import cgroup_mounts
 from screens import SECONDS
 
-SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin"  # the system's own engines go before others on PATH
+SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"  # the system's own engines go before others
 IMAGE, PAUSE = "docker.io/library/box:latest", "docker.io/library/pause:latest"
 BUSYBOX = Path("/bin/busybox")
 USERS = b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/:/bin/sh\n"
@@ -69,10 +69,10 @@ class Place:
     """One engine's directory and environment. Its name is also the name of the control group above its containers."""
 
     def __init__(self) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="cloche-", dir="/tmp"))
-        self.root.chmod(0o755)  # containers with ids of their own look in
-        self.name = self.root.name
         self.runtime = runtime()
+        self.name = f"cloche-e{os.urandom(5).hex()}"  # also a namespace of containerd's: no underscore
+        self.root = Path("/tmp", self.name)
+        self.root.mkdir()  # containers with ids of their own look in
         self.states: tuple[Path, ...] = ()  # where the runtime remembers containers, when it is not its own choice
         for name in ("home", "tmp"):
             (self.root / name).mkdir()
@@ -118,7 +118,9 @@ class Place:
         """What the runtime knows of containers whose bundles are here."""
         known: list[dict[str, Any]] = []
         for flags in [("--root", str(state)) for state in self.states if state.exists()] if self.states else [()]:
-            known += json.loads(self.run(self.runtime, *flags, "list", "--format", "json").out or "null") or []
+            listed = self.run(self.runtime, *flags, "list", "--format", "json")
+            assert listed.code == 0, listed
+            known += json.loads(listed.out) or []
         return [box for box in known if str(self.root) in box.get("bundle", "")]
 
     def _sweep(self) -> None:

@@ -68,7 +68,7 @@ def test_health_checks_are_execs_of_the_daemons(engine: Docker) -> None:
 def test_what_fails_to_start_can_be_started_when_the_cause_is_gone(engine: Docker, tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\necho began\n")
-    engine.ok("create", "--network", "none", "--name", "late", "-v", f"{tmp_path}:/host", IMAGE, "/host/script")
+    engine.ok(*engine.making("create", "--name", "late", "-v", f"{tmp_path}:/host", IMAGE, "/host/script"))
     failed = engine("start", "--attach", "late")
     assert failed.code != 0 and "permission denied" in failed.err.lower()
     assert engine.status("late") == ("created", 126)

@@ -86,7 +86,8 @@ def test_a_detached_container_is_waited_for_and_its_output_kept(engine: Boxes) -
 
 
 def test_a_container_is_created_first_and_started_again_and_again(engine: Boxes) -> None:
-    engine.ok("create", "--network", "none", "--name", "again", IMAGE, "sh", "-c", "echo x >> /count; cat /count")
+    script = "echo x >> /count; cat /count"
+    engine.ok(*engine.making("create", "--name", "again", IMAGE, "sh", "-c", script))
     assert engine.status("again") == ("created", 0)
     assert engine.ok("start", "--attach", "again") == "x"
     assert engine.ok("start", "--attach", "again") == "x\nx"
@@ -116,7 +117,7 @@ def test_kill_sends_any_signal(engine: Boxes, box: str) -> None:
     engine.ok("kill", box)
     assert engine.ok("wait", box) == "137"
     again = engine("kill", box)
-    assert (again.code != 0 and "not running" in again.err) or "can only kill running" in again.err
+    assert again.code != 0 and re.search("not running|can only kill running", again.err), again
 
 
 def test_rm_takes_what_runs_with_all_its_processes_only_by_force(engine: Boxes, box: str) -> None:
@@ -164,8 +165,9 @@ def test_what_needs_more_memory_than_it_may_have_is_killed_and_the_rest_goes_on(
     script = "tail /dev/zero; echo $? ready; sleep 1000"
     with engine.running("hungry", script, "--memory", "16m", "--memory-swap", "16m"):
         assert engine.ok("logs", "hungry").splitlines()[-1] == "137 ready"
-        if isinstance(engine, Docker):
-            eventually(lambda: engine.inspect("hungry", ".State.OOMKilled") == "true", "the daemon is told")
+        if isinstance(engine, Docker):  # whose daemon is told by the shim, which looks at the control group
+            filters = ("--filter", "container=hungry", "--filter", "event=oom")
+            eventually(lambda: "oom" in engine.ok("events", "--since", "5m", "--until", "0s", *filters), "it is told")
 
 
 def test_exec_runs_beside_it_with_output_exit_code_and_input(engine: Boxes, box: str) -> None:
@@ -179,21 +181,16 @@ def test_exec_runs_beside_it_with_output_exit_code_and_input(engine: Boxes, box:
 
 
 def test_exec_takes_user_environment_and_directory(engine: Boxes, box: str) -> None:
-    script = "id; echo $GREETING; pwd"
     flags = ("--user", "app", "--env", "GREETING=hello there", "--workdir", "/tmp")
-    assert engine.ok("exec", *flags, box, "sh", "-c", script).splitlines() == [
-        "uid=1000(app) gid=1000(app) groups=29(audio)" if isinstance(engine, Podman) else
-        "uid=1000(app) gid=1000(app) groups=29(audio),1000(app)",
-        "hello there",
-        "/tmp",
-    ]  # fmt: skip
-    assert "uid=7 gid=8" in engine.ok("exec", "--user", "7:8", box, "id")
+    identity, *said = engine.ok("exec", *flags, box, "sh", "-c", "id; echo $GREETING; pwd").splitlines()
+    assert identity.startswith("uid=1000(app) gid=1000(app) groups=29(audio)") and said == ["hello there", "/tmp"]
+    assert engine.ok("exec", "--user", "7:8", box, "sh", "-c", "id -u; id -g").split() == ["7", "8"]
 
 
 @pytest.mark.parametrize(("command", "code"), [("/nonexistent", 127), ("nonexistent", 127), ("/etc/passwd", 126)])
 def test_exec_of_what_cannot_be_executed_says_why(engine: Boxes, box: str, command: str, code: int) -> None:
     failed = engine("exec", box, command)
-    assert failed.code == (code if isinstance(engine, Podman) else 126)
+    assert failed.code == code or (isinstance(engine, Docker) and failed.code == 126), failed  # before version 23
     assert command in failed.err + failed.out
     assert engine.status(box)[0] == "running"
 
@@ -213,7 +210,7 @@ def test_exec_goes_on_detached_and_ends_with_the_container(engine: Boxes, box: s
 
 
 def test_a_shell_on_a_terminal(engine: Boxes) -> None:
-    with engine.screen("run", "--network", "none", "--rm", "-it", "--name", "shell", IMAGE, "sh") as screen:
+    with engine.screen(*engine.making("run", "--rm", "-it", "--name", "shell", IMAGE, "sh")) as screen:
         screen.until("ready> ")
         assert screen.ask("tty") == "/dev/pts/0"
         assert screen.ask("stty size") == "24 80"
@@ -244,8 +241,8 @@ def test_exec_on_a_terminal(engine: Boxes, box: str) -> None:
 
 
 def test_a_terminal_is_left_and_attached_to_again(engine: Boxes) -> None:
-    flags = ("--network", "none", "--name", "shell", "--detach-keys", "ctrl-]")
-    with engine.screen("run", "-it", *flags, IMAGE, "sh") as screen:
+    flags = ("-it", "--name", "shell", "--detach-keys", "ctrl-]")
+    with engine.screen(*engine.making("run", *flags, IMAGE, "sh")) as screen:
         screen.until("ready> ")
         screen.type("\x1d")
         assert screen.ended() == 0
@@ -268,10 +265,9 @@ def test_top_and_stats_show_its_processes(engine: Boxes, box: str) -> None:
 
 def test_many_at_once(engine: Boxes) -> None:
     """Of which each has what is its own."""
-    flags = ("run", "--network", "none", "--rm")
     clients = [
         subprocess.Popen(
-            [*engine.command, *flags, IMAGE, "sh", "-c", f"echo {number}; exit {number}"],
+            [*engine.command, *engine.making("run", "--rm", IMAGE, "sh", "-c", f"echo {number}; exit {number}")],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,

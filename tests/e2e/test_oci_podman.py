@@ -53,7 +53,7 @@ def engine() -> Iterator[Podman]:
 
 
 def test_init_makes_the_container_and_start_begins_its_program(engine: Podman) -> None:
-    engine.ok("create", "--cgroup-parent", f"/{engine.place.name}", "--name", "made", IMAGE, "sh", "-c", "echo begun")
+    engine.ok(*engine.making("create", "--name", "made", IMAGE, "sh", "-c", "echo begun"))
     engine.ok("init", "made")
     assert engine.status("made")[0] == "initialized" and engine.ok("logs", "made") == ""
     assert [box["status"] for box in engine.place.containers()] == ["created"]
@@ -64,7 +64,7 @@ def test_init_makes_the_container_and_start_begins_its_program(engine: Podman) -
 
 
 def test_a_container_that_was_made_and_never_started_is_removed(engine: Podman) -> None:
-    engine.ok("create", "--cgroup-parent", f"/{engine.place.name}", "--name", "made", IMAGE, "true")
+    engine.ok(*engine.making("create", "--name", "made", IMAGE, "true"))
     engine.ok("init", "made")
     pid = int(engine.inspect("made", ".State.Pid"))
     engine.ok("rm", "--force", *engine.at_once, "made")
@@ -101,15 +101,13 @@ def test_descriptors_are_passed_on_when_asked_for_and_no_others(engine: Podman, 
         (tmp_path / name).write_text(f"{name}\n")
     opened = ("sh", "-c", 'exec "$@" 3<three 4<four 5<five', "sh", *engine.command)
     look = "for n in 3 4 5; do cat /proc/self/fd/$n 2>&1; done; true"
-    ours = ran(engine, "--rm", "--preserve-fds", "2", IMAGE, "sh", "-c", look)
+    ours = engine.making("run", "--rm", "--preserve-fds", "2", IMAGE, "sh", "-c", look)
     said = engine.place.run(*opened, *ours, cwd=tmp_path).out.splitlines()
     assert said[:2] == ["three", "four"] and said[2].endswith("No such file or directory")
     with engine.running("given", SLEEPS):
         ours = ["exec", "--preserve-fds", "1", "given", "sh", "-c", look]
         said = engine.place.run(*opened, *ours, cwd=tmp_path).out.splitlines()
-        assert said[0] == "three" and [line.rpartition(": ")[2] for line in said[1:]] == [
-            *["No such file or directory"] * 2
-        ]
+        assert said[0] == "three" and all(line.endswith("No such file or directory") for line in said[1:])
 
 
 def test_a_container_in_the_hosts_pid_namespace_is_stopped_with_all_its_processes(engine: Podman) -> None:
@@ -151,8 +149,10 @@ def test_hooks_are_called_at_their_stages_with_the_containers_state(engine: Podm
         content = {"version": "1.0.0", "hook": hook, "when": {"always": True}, "stages": [stage]}
         (hooks / f"{stage}.json").write_text(json.dumps(content))
     flags = ("--rm", "--name", "hooked", "--annotation", "org.example.key=value", "-v", f"{said}:{said}")
-    done = engine("--hooks-dir", str(hooks), *ran(engine, *flags, IMAGE, "sh", "-c", f"echo program >> {said}/order"))
+    program = (IMAGE, "sh", "-c", f"echo program >> {said}/order")
+    done = engine("--hooks-dir", str(hooks), *engine.making("run", *flags, *program))
     assert done.code == 0, done
+    eventually(lambda: (said / "poststop").exists(), "the last hook is called")
     order = (said / "order").read_text().split()
     assert [stage for stage in order if stage not in ("poststart", "program")] == [
         stage for stage in STAGES if stage != "poststart"
@@ -170,14 +170,9 @@ def test_a_hook_that_fails_fails_the_start_and_leaves_nothing(engine: Podman, tm
     hook = {"path": "/bin/sh", "args": ["sh", "-c", "echo the hook says no >&2; exit 3"]}
     content = {"version": "1.0.0", "hook": hook, "when": {"always": True}, "stages": ["createRuntime"]}
     (tmp_path / "hook.json").write_text(json.dumps(content))
-    failed = engine("--hooks-dir", str(tmp_path), *ran(engine, "--rm", IMAGE, "echo", "no"))
+    failed = engine("--hooks-dir", str(tmp_path), *engine.making("run", "--rm", IMAGE, "echo", "no"))
     assert failed.code in (125, 126) and failed.out == "" and "the hook says no" in failed.err, failed
     assert engine.place.containers() == []
-
-
-def ran(engine: Podman, *arguments: str) -> list[str]:
-    """A run for a client with options before it."""
-    return ["run", "--network", "none", "--cgroup-parent", f"/{engine.place.name}", *arguments]
 
 
 def test_a_health_check_is_an_exec(engine: Podman) -> None:

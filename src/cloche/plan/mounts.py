@@ -108,6 +108,8 @@ def _check(mount: Mount) -> None:
         raise Invalid(f"mount on {path}", "the target has .. in it", "give the path without ..")
     if not parts:
         raise Invalid("mount on /", "the root is the image's", "mount on a directory below /")
+    if parts == ["proc"] and mount.type != "proc" and not mount_options(mount.options).bind and mount.type != "bind":
+        raise Invalid(f"mount {mount.type} on {path}", "only proc may be mounted there", "programs would believe it")
     if parts[0] == "proc" and len(parts) > 1 and "/".join(parts[1:]) not in _BELOW_PROC:
         raise Invalid(f"mount on {path}", "it is inside /proc", "nothing but emulated files may be mounted there")
 

@@ -268,6 +268,8 @@ static int attach(void) {
 	struct statfs f;
 	if (fstat(tree, &s) || attributes(tree, in[1] | (in[6] >= 0 ? ATTR_IDMAP : 0), in[2], propagation, slot(in[6]), 0)) return -1;
 	if ((in[3] || in[4] & MS_REC) && attributes(tree, in[3], 0, propagation, -1, RECURSIVE)) return -1;
+	if (!in[5] && !strcmp(path + strspn(path, "/"), "proc") && (fstatfs(tree, &f) || f.f_type != 0x9fa0))
+		return errno = EXDEV, explain("only what the kernel shows may be mounted on ", path);
 	target = in[5] ? open(path, O_PATH | O_CLOEXEC) : make(path, S_ISDIR(s.st_mode));
 	if (target >= 0 && !in[5] && strncmp(path, "/proc/", 6) && !fstatfs(target, &f) && f.f_type == 0x9fa0)
 		return errno = EXDEV, explain("a link leads into /proc: ", path);   /* where a mount would hide what is written there */
@@ -577,7 +579,7 @@ static int find_program(void) {   /* what execve will find, while there is someb
 	char path[PATH_MAX];
 	struct stat s;
 	int n, denied = 0;
-	if (strchr(name, '/') && !stat(name, &s) && S_ISDIR(s.st_mode)) return errno = EACCES, explain("is a directory", "");
+	if (strchr(name, '/') && !stat(name, &s) && S_ISDIR(s.st_mode)) return errno = EACCES, explain("permission denied: it is a directory", "");
 	if (strchr(name, '/')) return syscall(SYS_FACCESSAT2, AT_FDCWD, name, X_OK, AT_EACCESS);
 	for (const char *d = dirs; *d && *name; d += n + (d[n] == ':')) {
 		n = strcspn(d, ":");

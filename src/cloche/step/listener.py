@@ -1,4 +1,4 @@
-"""Seccomp notifications: the descriptor by which another program answers a container's system calls, seccomp_unotify(2).
+"""Seccomp notifications: a descriptor by which another program answers a container's calls, seccomp_unotify(2).
 
 Source: runtime-spec, config-linux.md, The Container Process State.
 """

@@ -84,7 +84,8 @@ def group(path: str, name: str) -> str:
 
 
 def settle_process(process: Process, warn: Warn) -> Process:
-    """Capabilities that this version does not know are left out, and said (config.md, Linux Process)."""
+    """Capabilities that nobody knows are left out, and said (config.md, Linux Process), and so are ambient ones that
+    cannot be had: capabilities(7) wants them permitted and inheritable, and buildah asks for them all the same."""
     unknown: set[str] = set()
 
     def known(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -100,6 +101,10 @@ def settle_process(process: Process, warn: Warn) -> Process:
     sets = Capabilities(*(known(names) for names in process.capabilities))
     if unknown:
         warn(f"unknown capabilities are ignored: {', '.join(sorted(unknown))}")
+    possible = {*sets.permitted} & {*sets.inheritable}
+    if refused := [name for name in sets.ambient if name not in possible]:
+        warn(f"ambient capabilities that are not permitted and inheritable are ignored: {', '.join(sorted(refused))}")
+        sets = sets.replace(ambient=tuple(name for name in sets.ambient if name in possible))
     user = process.user
     if user.umask == UMASK_OF_CALLER:
         user = user.replace(umask=_umask())

@@ -187,7 +187,7 @@ def _check_group(record: Record, host: Host) -> None:
 
 
 def _give_up(call: Call, place: Directory, hooks: Hooks) -> None:
-    """A failed create leaves nothing. Where hooks may have been run, so are those that undo it (runtime.md, Lifecycle)."""
+    """A failed create leaves nothing. Where hooks may have been run, so are those that undo it (runtime.md, 12)."""
     from cloche.runtime.oci import ending
 
     begun = place.process()[0] and (hooks.prestart or hooks.create_runtime or hooks.create_container)
