@@ -457,6 +457,20 @@ AVAILABLE = thing(
         "rdma": st.dictionaries(NAME, thing({"hcaObjects": U32}, hcaHandles=U32), max_size=2),
     }
 )
+
+
+def _errors_where_they_can_be(profile: dict[str, Any]) -> dict[str, Any]:
+    """An action that returns no error is given none (config-linux.md, Seccomp)."""
+    returning = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
+    for action, key, where in (
+        (profile["defaultAction"], "defaultErrnoRet", profile),
+        *((rule["action"], "errnoRet", rule) for rule in profile.get("syscalls") or ()),
+    ):
+        if action not in returning:
+            where.pop(key, None)
+    return profile
+
+
 SECCOMP = thing(
     {
         "defaultErrnoRet": st.integers(0, 4095),
@@ -482,7 +496,7 @@ SECCOMP = thing(
         ),
     },
     defaultAction=words("defs-linux.json#SeccompAction"),
-)
+).map(_errors_where_they_can_be)
 RLIMIT = st.builds(
     lambda kind, two: {"type": kind, "soft": min(two), "hard": max(two)}, st.sampled_from(RLIMITS), st.tuples(U64, U64)
 )

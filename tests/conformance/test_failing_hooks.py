@@ -13,15 +13,19 @@ import pytest
 from conformance.harness import Bundle, differs
 from conformance.test_hooks import CREATING, EARLY, STAGES, add, hook, note, order
 
+BROKEN = differs(
+    "crun", "may be ended by SIGPIPE: nobody takes the state of a hook that cannot be executed", always=False
+)
 FAILURES = {
     "exit-code": hook("exit 3"),
     "signal": hook("kill -KILL $$"),
     "missing": {"path": "/missing/program"},
     "not-executable": {"path": "/etc/passwd"},
 }
+NOT_PROGRAMS = ("missing", "not-executable")
 
 
-@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("failure", ["exit-code", "signal", *(pytest.param(x, marks=BROKEN) for x in NOT_PROGRAMS)])
 @pytest.mark.parametrize("stage", CREATING)
 def test_a_hook_of_create_that_fails_is_an_error_and_leaves_nothing(bundle: Bundle, stage: str, failure: str) -> None:
     add(bundle, stage, FAILURES[failure])
@@ -106,7 +110,7 @@ def test_a_poststart_hook_that_fails_ends_with_the_container_deleted(bundle: Bun
 
 
 @differs("runc", 'fails, and calls no other: "the remaining hooks and lifecycle continue"')
-@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("failure", ["exit-code", "signal", *(pytest.param(x, marks=BROKEN) for x in NOT_PROGRAMS)])
 def test_a_poststop_hook_that_fails_is_a_warning_and_the_others_are_called(bundle: Bundle, failure: str) -> None:
     """ "If any `poststop` hook fails, the runtime MUST log a warning, but the remaining hooks and lifecycle continue
     as if the hook had succeeded"."""
@@ -147,6 +151,8 @@ def impossible() -> list[Any]:
                 )
             if kind == "timeout-0" or (stage not in CREATING and kind != "no-path"):
                 marks.append(differs("crun", "looks at a hook when it calls it, and takes a timeout of 0 for none"))
+            elif kind in ("relative", "empty"):
+                marks.append(BROKEN)
             cases.append(pytest.param(stage, entry, marks=marks, id=f"{stage}-{kind}"))
     return cases
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conformance.harness import Bundle, differs
+from conformance.harness import Bundle, differs, eventually
 from conformance.schemas import problems
 from probes import cgroup_mounts
 
@@ -64,6 +65,14 @@ def note(bundle: Bundle, stage: str, text: str = "") -> dict[str, Any]:
 def order(bundle: Bundle) -> list[str]:
     file = bundle.rootfs / "order"
     return file.read_text().split() if file.exists() else []
+
+
+@contextmanager
+def begun(bundle: Bundle, **options: Any) -> Iterator[int]:
+    """A container whose program has begun, and before it what start calls: not everyone waits for that."""
+    with bundle.running("sh", "-c", "echo begun; exec sleep 1000", **options) as pid:
+        eventually(lambda: "begun" in bundle.output(), "the program has begun")
+        yield pid
 
 
 # When
@@ -143,7 +152,7 @@ def test_a_hook_runs_in_the_namespaces_of_its_stage(bundle: Bundle, stage: str) 
     `createContainer` and `startContainer` in the container's."""
     script = f"for kind in {' '.join(KINDS)}; do readlink /proc/self/ns/$kind; done"
     add(bundle, stage, hook(f"({script}) > {place(bundle, stage, 'found')}"))
-    with bundle.running() as pid:
+    with begun(bundle) as pid:
         wanted = namespaces(pid if stage in INSIDE else "self")
     found = dict(zip(KINDS, (bundle.rootfs / "found").read_text().split(), strict=True))
     assert found == wanted
@@ -157,7 +166,7 @@ def test_a_hooks_path_is_that_of_the_runtime_but_for_start_container(bundle: Bun
     program.chmod(0o755)
     named = "/program" if stage == "startContainer" else str(program)
     add(bundle, stage, {"path": named})
-    with bundle.running():
+    with begun(bundle):
         pass
     assert (bundle.rootfs / "found").read_text() == f"{named}\n"
 
@@ -176,7 +185,7 @@ def test_what_a_hook_mounts_in_the_containers_namespace_the_program_sees(bundle:
     (bundle.rootfs / "mnt").mkdir()
     place = bundle.rootfs / "mnt"
     add(bundle, "createContainer", hook(f"mount -t tmpfs hook {place} && echo mounted > {place}/file"))
-    with bundle.running():
+    with begun(bundle):
         assert bundle.sh("cat /mnt/file") == "mounted"
         assert not list(place.iterdir())
 
@@ -201,7 +210,7 @@ STATUS = {
 def given(bundle: Bundle, stage: str) -> tuple[dict[str, Any], int]:
     """The state that a hook of this stage reads, and the container's pid."""
     add(bundle, stage, hook(f"cat > {place(bundle, stage, 'state')}", reads=True))
-    with bundle.running() as pid:
+    with begun(bundle) as pid:
         pass
     return json.loads((bundle.rootfs / "state").read_text()), pid
 
@@ -254,7 +263,7 @@ def test_a_hook_has_the_arguments_and_the_environment_that_are_written_and_no_mo
         "env": ["ONE=1", "PATH=/bin:/usr/bin"],
     }
     add(bundle, stage, entry)
-    with bundle.running(env={"SECRET": "x"}):
+    with begun(bundle, env={"SECRET": "x"}):
         pass
     first, *rest = (bundle.rootfs / "found").read_text().splitlines()
     assert first == "zero||a b"
@@ -330,7 +339,7 @@ def test_a_hook_that_goes_on_after_its_timeout_is_ended_and_has_failed(bundle: B
 def test_hooks_path_files_are_not_needed_before_their_stage(bundle: Bundle) -> None:
     program = Path(bundle.path / "late")
     add(bundle, "poststop", {"path": str(program)})
-    with bundle.running():
+    with begun(bundle):
         program.write_text(f"#!/bin/sh\ncat > /dev/null\necho late > {bundle.rootfs}/found\n")
         program.chmod(0o755)
     assert (bundle.rootfs / "found").read_text() == "late\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -178,7 +179,7 @@ def test_the_priority_of_network_packets_is_set(bundle: Bundle) -> None:
         assert "lo 5" in read(pid, "net_prio", "net_prio.ifpriomap")
 
 
-CANNOT = {
+CANNOT: dict[str, tuple[dict[str, Any], str]] = {
     "a page size": ({"hugepageLimits": [{"pageSize": "3MB", "limit": 4 * MIB}]}, ""),
     "huge pages": ({"hugepageLimits": [{"pageSize": "2MB", "limit": 4 * MIB}]}, "hugetlb"),
     "a class of packets": ({"network": {"classID": 1048577}}, "net_cls"),

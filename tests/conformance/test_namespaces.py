@@ -129,9 +129,12 @@ def test_a_namespace_is_joined_by_any_file_that_stands_for_it(bundle: Bundle) ->
     """As tools keep them: bound to a file, with no process in them."""
     place = bundle.runtime.folder / "net"
     place.touch()
-    assert probes.succeeds(
-        lambda: (probes.unshare(probes.NEWNET), probes.mount("/proc/self/ns/net", str(place), "", MS_BIND))
-    )
+
+    def keep() -> None:
+        probes.unshare(probes.NEWNET)
+        probes.mount("/proc/self/ns/net", str(place), "", MS_BIND)
+
+    assert probes.succeeds(keep)
     try:
         bundle.namespace("network", path=str(place))
         with bundle.running() as pid:

@@ -26,7 +26,7 @@ import leftovers
 from commands import Result
 from e2e.places import BUSYBOX, IMAGE, PAUSE, SYSTEM, Place, placed
 from probes import MNT_DETACH, NEWNET, available, libc, mount, unshare
-from screens import SECONDS, Screen, eventually
+from screens import PROMPT, SECONDS, Screen, eventually
 
 NEEDED = ("root", "overlay", f"file:{BUSYBOX}")
 PODMAN = ("program:podman", "program:conmon")
@@ -109,7 +109,15 @@ class Window(Screen):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__()
-        self.engine = engine
+        self.engine, self.asked = engine, 0
+
+    def ask(self, line: str) -> str:
+        """What a shell answers to a line. It draws its prompt anew, in the middle of anything, when the size changes,
+        and ctr begins lines in its own way: so the answer's end is a word of its own."""
+        self.asked += 1
+        self.type(f"{line}; echo end-$(({self.asked}))\r")
+        said = self.until(f"end-{self.asked}\r*\n.*?{PROMPT}").decode().replace("\r", "")
+        return said.partition("\n")[2].partition(f"end-{self.asked}\n")[0].rstrip("\n")
 
     def start(self, *arguments: str) -> None:
         assert self.client is None

@@ -25,7 +25,7 @@ from archives import docker_files, dumps, files_tar, folder, member, symlink, ta
 from commands import Result
 from conformance.harness import CHOSEN, binary
 from probes import cgroup_mounts
-from screens import SECONDS
+from screens import PROMPT, SECONDS
 
 SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"  # the system's own engines go before others
 IMAGE, PAUSE = "docker.io/library/box:latest", "docker.io/library/pause:latest"
@@ -57,7 +57,7 @@ def archive(path: Path) -> Path:
     files: dict[str, bytes] = {}
     listed: list[Any] = []
     for name, command in ((IMAGE, ["sh"]), (PAUSE, ["sleep", "100000"])):
-        config = {"Cmd": command, "Env": ["PATH=/bin", "PS1=ready> "]}
+        config = {"Cmd": command, "Env": ["PATH=/bin", f"PS1={PROMPT}"]}
         made = docker_files([layer], [name], config=config, history=[{"created_by": "a test"}])
         listed += json.loads(made["manifest.json"])
         files |= made
@@ -72,7 +72,8 @@ class Place:
         self.runtime = runtime()
         self.name = f"cloche-e{os.urandom(5).hex()}"  # also a namespace of containerd's: no underscore
         self.root = Path("/tmp", self.name)
-        self.root.mkdir()  # containers with ids of their own look in
+        self.root.mkdir()
+        self.root.chmod(0o755)  # containers with ids of their own look in
         self.states: tuple[Path, ...] = ()  # where the runtime remembers containers, when it is not its own choice
         for name in ("home", "tmp"):
             (self.root / name).mkdir()

@@ -11,6 +11,7 @@ import pytest
 from e2e.engines import NEEDED, Buildah, buildah
 from e2e.places import IMAGE
 from probes import requires
+from screens import PROMPT
 
 pytestmark = [
     pytest.mark.requires(*NEEDED, "program:buildah"),
@@ -76,7 +77,7 @@ def test_run_gives_output_and_exit_code(engine: Buildah) -> None:
 def test_run_on_a_terminal(engine: Buildah) -> None:
     box = engine.ok("from", IMAGE)
     with engine.screen("run", *engine.flags, "--terminal", box, "sh") as screen:
-        screen.until("ready> ")
+        screen.until(PROMPT)
         assert screen.ask("tty") == "/dev/pts/0"
         screen.type("exit 0\r")
         assert screen.ended() == 0

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from e2e.engines import CONTAINERD, NEEDED, Containerd, Window, containerd
+from e2e.engines import CONTAINERD, NEEDED, Containerd, containerd
 from e2e.places import IMAGE, cgroup_files, exists, frozen, links, memory_limit
 from leftovers import end_processes
-from screens import eventually
+from screens import PROMPT, eventually
 
 pytestmark = [
     pytest.mark.requires(*NEEDED, *CONTAINERD),
@@ -150,17 +150,10 @@ def test_ps_and_metrics_show_its_processes_and_its_limits(engine: Containerd) ->
         assert f"/{engine.place.name}/box" in str(cgroup_files(pid, "memory"))
 
 
-def prompted(screen: Window) -> None:
-    """ctr leaves it to its own terminal to begin new lines, so the container's need not."""
-    screen.until("ready> ")
-    screen.type("stty -onlcr\r")
-    screen.until("onlcr.*ready> ")
-
-
 def test_a_shell_on_a_terminal(engine: Containerd) -> None:
     ours = ("--runc-binary", engine.place.runtime, "--runc-root", f"{engine.place.root}/runtime")
     with engine.screen("run", *ours, "--rm", "--tty", IMAGE, "shell", "sh") as screen:
-        prompted(screen)
+        screen.until(PROMPT)
         assert screen.ask("tty") == "/dev/pts/0"
         eventually(lambda: screen.ask("stty size") == "24 80", "the terminal has the client's size")
         screen.resize(40, 132)
@@ -172,7 +165,7 @@ def test_a_shell_on_a_terminal(engine: Containerd) -> None:
 def test_exec_on_a_terminal(engine: Containerd) -> None:
     with running(engine, "box"):
         with engine.screen("tasks", "exec", "--exec-id", "shell", "--tty", "box", "sh") as screen:
-            prompted(screen)
+            screen.until(PROMPT)
             assert screen.ask("tty").startswith("/dev/pts/")
             screen.type("exit 6\r")
             assert screen.ended() == 6

@@ -11,7 +11,7 @@ import pytest
 
 from e2e.engines import NEEDED, Boxes, Docker, Podman, engine
 from e2e.places import IMAGE, cgroup_files, exists, frozen, links, memory_limit
-from screens import eventually
+from screens import PROMPT, eventually
 
 pytestmark = [
     pytest.mark.requires(*NEEDED),
@@ -32,6 +32,13 @@ def box(engine: Boxes) -> Iterator[str]:
     """A container that runs, and says what it is told by signals."""
     with engine.running("box", TRAPS):
         yield "box"
+
+
+@pytest.fixture
+def shell(engine: Boxes) -> Iterator[str]:
+    """A name for a container on a terminal, which is gone afterwards."""
+    yield "shell"
+    engine("rm", "--force", *engine.at_once, "shell")
 
 
 def test_output_and_exit_code_are_the_programs(engine: Boxes) -> None:
@@ -209,18 +216,18 @@ def test_exec_goes_on_detached_and_ends_with_the_container(engine: Boxes, box: s
     assert engine.status(box) == ("exited", 7)
 
 
-def test_a_shell_on_a_terminal(engine: Boxes) -> None:
-    with engine.screen(*engine.making("run", "--rm", "-it", "--name", "shell", IMAGE, "sh")) as screen:
-        screen.until("ready> ")
+def test_a_shell_on_a_terminal(engine: Boxes, shell: str) -> None:
+    with engine.screen(*engine.making("run", "--rm", "-it", "--name", shell, IMAGE, "sh")) as screen:
+        screen.until(PROMPT)
         assert screen.ask("tty") == "/dev/pts/0"
         assert screen.ask("stty size") == "24 80"
         screen.resize(40, 132)
         eventually(lambda: screen.ask("stty size") == "40 132", "the container's terminal has the new size")
         assert screen.ask("sh -c 'echo to stderr >&2'") == "to stderr"
         screen.type("sleep 1000\r")
-        eventually(lambda: "sleep 1000" in engine.ok("top", "shell"), "it sleeps")
+        eventually(lambda: "sleep 1000" in engine.ok("top", shell), "it sleeps")
         screen.type("\x03")
-        screen.until("ready> ")
+        screen.until(rf"\^C.*?{PROMPT}")
         assert screen.ask("echo $?") == "130"
         screen.type("exit 9\r")
         assert screen.ended() == 9
@@ -228,7 +235,7 @@ def test_a_shell_on_a_terminal(engine: Boxes) -> None:
 
 def test_exec_on_a_terminal(engine: Boxes, box: str) -> None:
     with engine.screen("exec", "-it", "--user", "app", box, "sh") as screen:
-        screen.until("ready> ")
+        screen.until(PROMPT)
         assert screen.ask("tty").startswith("/dev/pts/")
         assert screen.ask("stty size") == "24 80"
         assert screen.ask("id -un") == "app"
@@ -240,21 +247,20 @@ def test_exec_on_a_terminal(engine: Boxes, box: str) -> None:
         assert screen.ended() == 6
 
 
-def test_a_terminal_is_left_and_attached_to_again(engine: Boxes) -> None:
-    flags = ("-it", "--name", "shell", "--detach-keys", "ctrl-]")
+def test_a_terminal_is_left_and_attached_to_again(engine: Boxes, shell: str) -> None:
+    flags = ("-it", "--name", shell, "--detach-keys", "ctrl-]")
     with engine.screen(*engine.making("run", *flags, IMAGE, "sh")) as screen:
-        screen.until("ready> ")
+        screen.until(PROMPT)
         screen.type("\x1d")
         assert screen.ended() == 0
-        assert engine.status("shell")[0] == "running"
+        assert engine.status(shell)[0] == "running"
         screen.clear()
-        screen.attach("attach", "shell")
+        screen.attach("attach", shell)
         screen.type("\r")
-        screen.until("ready> ")
+        screen.until(PROMPT)
         screen.type("exit 8\r")
         screen.ended()  # the code is the container's for docker only
-    assert engine.ok("wait", "shell") == "8"
-    engine.ok("rm", "shell")
+    assert engine.ok("wait", shell) == "8"
 
 
 def test_top_and_stats_show_its_processes(engine: Boxes, box: str) -> None:

@@ -19,6 +19,7 @@ from cloche.oci.runtime import Capabilities, Mount, Spec
 from cloche.runtime.bell import binary
 from cloche.step.base import Act, Plan, Ref
 from cloche.step.cgroup import OpenForJoining
+from cloche.step.mount import MountFilesystem
 from rootfs import CAPABILITIES, Glass, join, making, place_before, running, streams, unpack
 
 pytestmark = [pytest.mark.requires("root"), pytest.mark.usefixtures("private_mounts")]
@@ -170,12 +171,21 @@ def test_a_replaced_null_device_masks_nothing(glass: Glass, outside: Path) -> No
 
 def test_what_is_mounted_over_proc_is_not_taken_for_it(glass: Glass, outside: Path) -> None:
     spec = glass.spec("true")
-    fake = Mount("/proc", "tmpfs", "tmpfs")
+    assert "only proc may be mounted there" in refused(glass, with_proc(spec, Mount("/proc", "tmpfs", "tmpfs")))
     for path in ("sys", "keys", "bus"):
         (glass.root / "proc" / path).mkdir()
-    mounts = tuple(fake if m.destination == "/proc" else m for m in spec.mounts)
-    line = refused(glass, spec.replace(mounts=mounts, sysctl=(("kernel.domainname", "x"),)))
-    assert "set the kernel parameter kernel.domainname to x: " in line
+    wanted = glass.plan(spec.replace(sysctl=(("kernel.domainname", "x"),)))
+    fake = [
+        a.replace(step=MountFilesystem("tmpfs", "/proc")) if a.step.name() == "mount proc on /proc" else a
+        for a in wanted.acts
+    ]
+    assert "set the kernel parameter kernel.domainname to x: " in refused(glass, Plan(tuple(fake)))
+    bound = with_proc(spec, Mount("/proc", "bind", str(outside), ("rbind",)))
+    assert "only what the kernel shows may be mounted on /proc" in refused(glass, bound)
+
+
+def with_proc(spec: Spec, mount: Mount) -> Spec:
+    return spec.replace(mounts=tuple(mount if m.destination == "/proc" else m for m in spec.mounts))
 
 
 def test_a_list_of_users_that_is_the_hosts_is_not_read(glass: Glass, outside: Path) -> None:
@@ -292,4 +302,7 @@ def test_nodes_and_links_are_made_inside(glass: Glass, outside: Path) -> None:
     assert glass.run(bare)[0] == 0
     inside = glass.root / str(outside).lstrip("/") / "folder"
     assert (inside / "null").is_char_device()
-    assert "make device /dev/null: file exists" in refused(glass, bare)  # whatever it is now
+    assert glass.run(bare)[0] == 0  # the node that is there is the one that is wanted
+    (inside / "null").unlink()
+    (inside / "null").write_text("hostile\n")
+    assert "make device /dev/null: something else is there: null: file exists" in refused(glass, bare)

@@ -7,21 +7,16 @@ from cloche.plan import cgroups, mounts
 from cloche.plan import process as process_acts
 from cloche.step.base import Act, Plan, Ref, Step
 from cloche.step.cgroup import LimitCgroup
+from cloche.step.files import MakeFolder
 from cloche.step.hook import RunHook, RunHookInside
 from cloche.step.mount import (
     MS_PRIVATE,
     MS_REC,
     AttachTree,
-    ChangeRoot,
-    EnterRoot,
-    MakeFolder,
     MakeReadonly,
     Mask,
     MountOverlay,
-    MoveRoot,
-    OntoCopy,
     OpenTree,
-    PivotRoot,
     SetPropagation,
     WriteSysctl,
     mount_options,
@@ -48,6 +43,7 @@ from cloche.step.process import (
     OpenTerminal,
     WriteSelf,
 )
+from cloche.step.root import ChangeRoot, EnterRoot, MoveRoot, OntoCopy, PivotRoot
 from cloche.step.rootfs import Overlay
 from cloche.step.sync import Await, Gate, Meet, Open, Report, StartBell, WaitForStart
 from cloche.value import remembered

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cloche.errors import Invalid, Unsupported
 from cloche.step.base import Act, Ref
+from cloche.step.files import CopyUp, MakeLink, MakeNode, OpenInside
 from cloche.step.mount import (
     ATTR_RDONLY,
     MS_PRIVATE,
@@ -12,19 +13,15 @@ from cloche.step.mount import (
     AttachTree,
     ChangeMount,
     ChangeTree,
-    CopyUp,
-    EnterRoot,
-    MakeLink,
-    MakeNode,
     MakeReadonly,
     MountFilesystem,
     MountOverlay,
-    OpenInside,
     OpenTree,
     SetPropagation,
     mount_options,
 )
 from cloche.step.namespace import MakeUserNamespace, OpenNamespace, SetNamespace
+from cloche.step.root import EnterRoot
 from cloche.step.rootfs import Overlay
 from cloche.value import remembered
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from struct import pack
 
-from cloche.step import cgroup, hook, mount, namespace, process, scheduling, sync
+from cloche.step import cgroup, files, hook, mount, namespace, process, root, scheduling, sync
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAGIC = 0x6C6C6562  # "bell"
 VERSION = 3
 ACTORS = {"stage": 1, "init": 2, "joiner": 2}
-SLOTS = 250  # of the descriptors in one message the kernel takes 253 (SCM_MAX_FD)
+SLOTS = 240  # of the descriptors in one message the kernel takes 253 (SCM_MAX_FD)
 _MANY = 1 << 20
 _KEPT = 1024
 
@@ -45,12 +45,12 @@ TABLE: tuple[tuple[type[Step], int, int, int], ...] = (
     (mount.MountOverlay, 0, 3, 3),
     (mount.OpenTree, 3, 1, 2),
     (mount.AttachTree, 7, 1, 1),
-    (mount.EnterRoot, 0, 1, 1),
+    (root.EnterRoot, 0, 1, 1),
     (mount.MountFilesystem, 2, 3, 64),
-    (mount.MakeNode, 5, 1, 1),
-    (mount.MakeLink, 0, 2, 2),
-    (mount.MakeFolder, 0, 1, 1),
-    (mount.PivotRoot, 0, 0, 0),
+    (files.MakeNode, 5, 1, 1),
+    (files.MakeLink, 0, 2, 2),
+    (files.MakeFolder, 0, 1, 1),
+    (root.PivotRoot, 0, 0, 0),
     (mount.Mask, 0, 1, 1),
     (mount.MakeReadonly, 2, 1, 1),
     (mount.WriteSysctl, 0, 2, 2),
@@ -74,18 +74,18 @@ TABLE: tuple[tuple[type[Step], int, int, int], ...] = (
     (process.FindProgram, 0, 2, 2),
     (process.HoldDescriptors, 1, 0, 0),
     (process.HandOn, 2, 0, 0),
-    (mount.OntoCopy, 0, 0, 0),
-    (mount.MoveRoot, 0, 0, 0),
+    (root.OntoCopy, 0, 0, 0),
+    (root.MoveRoot, 0, 0, 0),
     (mount.ChangeTree, 5, 0, 0),
     (mount.ChangeMount, 3, 1, 1),
-    (mount.OpenInside, 1, 1, 1),
-    (mount.CopyUp, 1, 1, 1),
+    (files.OpenInside, 1, 1, 1),
+    (files.CopyUp, 1, 1, 1),
     (scheduling.SetScheduler, 7, 0, 0),
     (scheduling.SetIOPriority, 1, 0, 0),
     (scheduling.SetAffinity, 0, 1, 1),
     (scheduling.SetMemoryPolicy, 1, 1, 1),
     (scheduling.SetPersonality, 1, 0, 0),
-    (mount.ChangeRoot, 0, 0, 0),
+    (root.ChangeRoot, 0, 0, 0),
 )
 OPS = {kind.op: number for number, (kind, *_) in enumerate(TABLE, 1)}
 

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from cloche.kernel.signalnames import signal_name, signal_number
 from cloche.errors import Invalid
+from cloche.kernel.signalnames import signal_name, signal_number
 
 
 @pytest.mark.parametrize("member", [s for s in signal.Signals if s.value < 32])

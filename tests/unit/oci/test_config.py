@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cloche.errors import Invalid
-from cloche.oci.config import PROPAGATIONS, parse, parse_process, parse_resources
-from cloche.oci.runtime import Device, IntelRdt, Namespace, Process, Resources, Spec
+from cloche.oci.config import PROPAGATIONS, UMASK_OF_CALLER, parse, parse_process, parse_resources
+from cloche.oci.runtime import Device, IntelRdt, Namespace, Process, Resources, Spec, User
 from configs import (
     ABSENT,
     EXPECTED,
@@ -67,7 +67,8 @@ def test_every_field_of_a_spec_is_filled_by_that_test() -> None:
 def test_what_is_not_said_has_its_default() -> None:
     assert parsed(MINIMAL) == Spec(Process(()), root_path="rootfs")
     assert parsed(MINIMAL | {"linux": {}, "mounts": [], "hooks": {}}) == parsed(MINIMAL)
-    assert parse_process('{"cwd": "/", "args": ["a"]}') == Process(("a",))
+    plain = Process(("a",), user=User(umask=UMASK_OF_CALLER))
+    assert parse_process('{"cwd": "/", "args": ["a"]}') == plain
     assert parse_resources(b"{}") == Resources()
 
 
