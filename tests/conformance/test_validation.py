@@ -101,10 +101,11 @@ NO_DEVICES = differs("runc", "does not know netDevices yet")
 )
 def test_a_bad_example_of_the_specification_is_an_error(bundle: Bundle, file: Path) -> None:
     """What is bad in it is put into a configuration that is good otherwise."""
+    text = file.read_text().replace("eth0", "nothing0")  # who takes it all the same shall not take this machine's link
     try:
-        example = json.loads(file.read_text())
+        example = json.loads(text)
     except json.JSONDecodeError:
-        (bundle.path / "config.json").write_text(file.read_text())
+        (bundle.path / "config.json").write_text(text)
         assert bundle.runtime.fails("create", "--bundle", str(bundle.path), bundle.id)
     else:
         bundle.linux.update(example["linux"])

@@ -53,8 +53,8 @@ class Log:
 class Call:
     """What all commands need to know. given: the command's own options and arguments."""
 
-    def __init__(self, given: Given, root: str, log: Log, systemd: bool, environment: dict[str, str]) -> None:
-        self.given, self.root, self.log, self.systemd = given, root, log, systemd
+    def __init__(self, given: Given, root: str, log: Log, environment: dict[str, str]) -> None:
+        self.given, self.root, self.log = given, root, log
         self.environment = environment
 
     @property

@@ -67,9 +67,13 @@ def _do(given: options.Given, command: str, rest: Sequence[str], log: Log) -> in
     if own.flag("help"):
         print(options.help_of(command))
         return 0
+    if given.flag("systemd-cgroup"):
+        from cloche.errors import Unsupported
+
+        raise Unsupported("--systemd-cgroup", "groups by systemd are not built yet", "use the cgroupfs manager")
     environment = dict(os.environ)
     root = given.text("root") or default_root(environment)
-    return _call(command, Call(own, os.path.abspath(root), log, given.flag("systemd-cgroup"), environment))
+    return _call(command, Call(own, os.path.abspath(root), log, environment))
 
 
 def _call(command: str, call: Call) -> int:
