@@ -10,6 +10,7 @@ and one line on stderr when it fails; files appear by rename, so that a half-bui
 
 from __future__ import annotations
 
+import compileall
 import os
 import shlex
 import shutil
@@ -64,9 +65,26 @@ def stale(program: Path) -> bool:
     return any(path.stat().st_mtime_ns > built for path in (*ROOM.glob("*.[ch]"), Path(__file__)))
 
 
+def definitions() -> list[str]:
+    """What is written down elsewhere: the interpreter, this version, the specification's."""
+    found = {"PYTHON": sys.executable}
+    for name, path, line in (
+        ("VERSION", "src/cloche/version.py", "VERSION = "),
+        ("SPEC", "src/cloche/runtime/oci/state.py", "SPEC_VERSION = "),
+    ):
+        text = next(t for t in (TREE / path).read_text().splitlines() if t.startswith(line))
+        found[name] = text.split('"')[1]
+    return [f'-D{name}="{value}"' for name, value in found.items()]
+
+
+def compile_package() -> None:
+    """The modules as the interpreter reads them: cloche-oci is not to write beside them, whoever calls it."""
+    compileall.compile_dir(str(TREE / "src/cloche"), quiet=1)
+
+
 def compile_program(program: Path, source: Path) -> None:
     draft = program.with_name(f"{program.name}.{os.getpid()}")
-    command = [*compiler(), *FLAGS, f'-DPYTHON="{sys.executable}"', "-o", str(draft), str(source)]
+    command = [*compiler(), *FLAGS, *definitions(), "-o", str(draft), str(source)]
     print(shlex.join(command), file=sys.stderr)
     try:
         if subprocess.run(command, cwd=TREE).returncode:
@@ -82,6 +100,7 @@ def build(force: bool = False) -> bool:
     wanted = [program for program in PROGRAMS if force or stale(program)]
     for program in wanted:
         compile_program(program, PROGRAMS[program])
+    compile_package()
     return bool(wanted)
 
 

@@ -13,14 +13,16 @@ import time
 
 from cloche.errors import Conflict, Invalid
 from cloche.kernel import processes
+from cloche.kernel.freezer import freezer_of
 from cloche.plan import plan
 from cloche.plan.bundle import Listener
 from cloche.runtime.bell import DONE, Bell
 from cloche.runtime.execution import Execution, StepFailed, explain
 from cloche.runtime.oci import bundle as bundles
 from cloche.runtime.oci import handing
-from cloche.runtime.oci.state import CREATING, Directory, Record, around_pid
+from cloche.runtime.oci.state import CREATING, SPEC_VERSION, Directory, Record, around_pid
 from cloche.step.base import Plan, Ref, Step
+from cloche.step.cgroup import MakeCgroup
 from cloche.step.flat import flatten
 from cloche.step.host import Host, probe
 from cloche.step.stored import dump, stored
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     from cloche.oci.runtime import Hooks, Spec
     from cloche.plan.bundle import Bundle
     from cloche.runtime.oci.call import Call
-
-SPEC_VERSION = "1.3.0"  # of the runtime specification that states comply with
 
 
 class Made(Value):
@@ -88,7 +88,7 @@ def _make(call: Call, place: Directory, document: Spec, folder: str) -> Made:
         tuple(namespace.type for namespace in spec.namespaces),
         bool(hooks.poststart or hooks.poststop),
     )
-    place.keep(record)
+    place.keep(record, freezer_of(host.cgroups, record.cgroups_path) if record.cgroups_path else "")
     if program[0]:
         place.write("filter", program[1].to_bytes(4, "little") + program[0])
     number = handing.count(call.given, call.environment)
@@ -112,7 +112,11 @@ def _execute(call: Call, place: Directory, bundle: Bundle, host: Host) -> Made:
     """The plan, with what is done at its tokens. Raises Error."""
     whole = plan(bundle, host)
     kept = stored(whole, flatten(whole), {})
-    place.write("undo", dump(kept.replace(flat=b"", host=_undone(whole))))
+    undone = _undone(whole)
+    place.write("undo", dump(kept.replace(flat=b"", host=undone)))
+    groups = [step.path for _, step in reversed(undone) if isinstance(step, MakeCgroup)]
+    if len(groups) == len(undone):
+        place.write("groups", "\n".join(groups).encode())
     place.write("steps", _steps_behind_the_gate(whole))
     os.mkfifo(place.at("start"), 0o600)
     os.mkfifo(place.at("status"), 0o600)

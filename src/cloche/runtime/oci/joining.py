@@ -49,13 +49,17 @@ def execute(call: Call) -> int:
         raise Invalid("a terminal", "there is nobody to have its other end", "--console-socket, or no --detach")
     if process.cpu_affinity.initial:  # until it is in the group: what we do for it, we do there
         os.sched_setaffinity(0, _cpus(process.cpu_affinity.initial))
-    pid, terminal = _execute(call, place, _joining(call, place, record, spec, process), host, socket)
-    handing.write_pid(given.text("pid-file"), pid)
+    joining = _joining(call, place, record, spec, process)
     if detached:
+        pid, _ = _execute(call, place, joining, host, socket)
+        handing.write_pid(given.text("pid-file"), pid)
         return 0
-    from cloche.runtime.oci.running import stay
+    from cloche.runtime.oci.running import forwarded, stay
 
-    return stay(pid, terminal)
+    with forwarded() as caught:
+        pid, terminal = _execute(call, place, joining, host, socket)
+        handing.write_pid(given.text("pid-file"), pid)
+        return stay(pid, caught, terminal)
 
 
 def _await_thaw(place: Directory, record: Record, host: Host) -> None:

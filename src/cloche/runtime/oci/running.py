@@ -12,7 +12,7 @@ from cloche.errors import NotFound
 from cloche.kernel import signals
 from cloche.kernel.libc import prctl
 from cloche.kernel.pidfd import send_signal
-from cloche.runtime.oci.creating import create
+from cloche.runtime.oci.creating import Made, create
 from cloche.runtime.oci.ending import remove
 from cloche.runtime.oci.starting import start
 from cloche.runtime.oci.state import Directory
@@ -30,21 +30,27 @@ _OWN = {4, 5, 7, 8, 9, 11, 17, 18, 19, 20, 21, 22, 23, 28, 31}
 def run(call: Call) -> int:
     """The exit status for our own end: the container's, 128 + n for signal n. Raises Error."""
     given = call.given
-    foreground = not given.flag("detach")
-    if foreground and not given.flag("no-subreaper"):
+    if given.flag("detach"):
+        _begin(call, foreground=False)
+        return 0
+    if not given.flag("no-subreaper"):
         prctl(_SUBREAPER, 1)
+    with forwarded() as caught:  # from now on: one that comes while it is made is the container's all the same
+        made = _begin(call, foreground=True)
+        status = stay(made.pid, caught, made.terminal)
+    if not given.flag("keep"):
+        _remove(call)
+    return status
+
+
+def _begin(call: Call, foreground: bool) -> Made:
     made = create(call, foreground)
     try:
         start(call)
     except BaseException:
         _remove(call)
         raise
-    if not foreground:
-        return 0
-    status = stay(made.pid, made.terminal)
-    if not given.flag("keep"):
-        _remove(call)
-    return status
+    return made
 
 
 def _remove(call: Call) -> None:
@@ -55,17 +61,20 @@ def _remove(call: Call) -> None:
         pass  # somebody else has deleted it
 
 
-def stay(pid: int, terminal: int = -1) -> int:
+def forwarded() -> signals.Caught:
+    """The signals that are not for us."""
+    return signals.Caught((*(n for n in range(1, 32) if n not in _OWN), signals.CHLD, signals.WINCH))
+
+
+def stay(pid: int, caught: signals.Caught, terminal: int = -1) -> int:
     """Wait for a child of ours; signals that we get are its. Returns its exit status as a shell has it."""
-    forwarded = [n for n in range(1, 32) if n not in _OWN]
     handle = os.pidfd_open(pid)
     try:
-        with signals.Caught((*forwarded, signals.CHLD, signals.WINCH)) as caught:
-            if terminal < 0:
-                status = _wait(pid, handle, caught, None)
-            else:
-                with Console(terminal) as console:
-                    status = _wait(pid, handle, caught, console)
+        if terminal < 0:
+            status = _wait(pid, handle, caught, None)
+        else:
+            with Console(terminal) as console:
+                status = _wait(pid, handle, caught, console)
     finally:
         os.close(handle)
     code = os.waitstatus_to_exitcode(status)

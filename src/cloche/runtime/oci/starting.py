@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from cloche.errors import Conflict, Error
+from cloche.errors import Conflict, Error, NotFound
 from cloche.runtime.bell import STARTED, parse
 from cloche.runtime.execution import explain_step
 from cloche.runtime.oci.ending import remove
@@ -34,14 +34,15 @@ def start(call: Call) -> None:
     """Execute the program of a created container. Raises NotFound, Conflict, Error."""
     with Directory(call.root, call.id) as place:
         record = place.record()
-        status = place.status(record)
+        heard = _heard(place)
+        status = place.status(record) if heard is None else CREATED
         if status == RUNNING:
             raise Conflict(f"start container {call.id}", "cannot start an already running container")
         if status != CREATED:
             hint = "delete it, and create it again" if status == STOPPED else ""
             raise Conflict(f"start container {call.id}", f"cannot start a container that is {status}", hint)
         try:
-            open_gate(place)
+            judge(place, open_gate(place) if heard is None else heard)
             if record.hooks:
                 _poststart(place, record)
         except HookFailed as problem:  # it is stopped, and deleted: runtime.md, Lifecycle, steps 7, 9 and 12
@@ -49,8 +50,18 @@ def start(call: Call) -> None:
             raise problem.error from None
 
 
-def open_gate(place: Directory) -> None:
-    """Let the container go on, and wait until its program runs. Raises Error."""
+def _heard(place: Directory) -> bytes | None:
+    """What the quick form of the command was told by a start that failed (oci.c)."""
+    try:
+        content = place.read("reports")
+    except NotFound:
+        return None
+    os.unlink(place.at("reports"))
+    return content
+
+
+def open_gate(place: Directory) -> bytes:
+    """Let the container go on, and wait until its program runs. Returns what was reported. Raises OSError."""
     import select
 
     reports = os.open(place.at("status"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -63,9 +74,14 @@ def open_gate(place: Directory) -> None:
         poll = select.poll()
         poll.register(reports, 0)
         poll.poll()
-        records, failure = parse(os.read(reports, _REPORTS_MOST))
+        return os.read(reports, _REPORTS_MOST)
     finally:
         os.close(reports)
+
+
+def judge(place: Directory, reports: bytes) -> None:
+    """Whether the program runs, by what was reported. Raises Error, HookFailed."""
+    records, failure = parse(reports)
     if failure:
         from cloche.document import loads
 

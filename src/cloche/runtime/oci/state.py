@@ -5,6 +5,12 @@
     process       "PID START_TIME\\n", from when there is a process
     undo          the plan's host steps, for taking back what they made; written before the first is done
     filter        the seccomp program, for exec: flags (4 bytes), instructions
+    told          what `state` tells besides id, status and pid, as the quick form of the command prints it: the
+                  version, a line end, the rest of the document
+    groups        the control groups, a path a line, where they are all that is to be taken back
+    freezer       the group that is frozen by `pause`
+    hooks         an empty file, where a start or a deletion has hooks to run
+    reports       what a start that failed has been told, until it is explained
     start         fifo(7): the container waits at it; whoever can open it for writing knows that it still does
     status        fifo(7): what the container's side reports behind that gate; its end-of-file is exec's success
 
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from cloche.step.host import Host
     from cloche.step.stored import StoredPlan
 
+SPEC_VERSION = "1.3.0"  # of the runtime specification that states comply with
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 _ID_MOST = 255  # bytes of a file name
@@ -129,9 +136,16 @@ class Directory:
         except FileNotFoundError:
             raise self.missing() from None
 
-    def keep(self, record: Record) -> None:
-        """Write the record."""
+    def keep(self, record: Record, freezer: str) -> None:
+        """Write the record, in both forms. freezer: the group that is frozen, where there is one."""
+        from cloche.runtime.oci.telling import pretty
+
         self.write("record", dumps(encode(record)).encode())
+        self.write("told", f"{record.version}\n{pretty(self._told(record))[2:]}".encode())
+        if freezer:
+            self.write("freezer", freezer.encode())
+        if record.hooks:
+            self.write("hooks", b"")
 
     def record(self) -> Record:
         """What was kept. Raises NotFound, Error when it is damaged."""
@@ -222,7 +236,11 @@ class Directory:
         status = status or self.status(record)
         pid = self.process()[0] if status != STOPPED else 0
         told: dict[str, Any] = {"ociVersion": record.version, "id": self.id, "status": status, "pid": pid}
-        told |= {"bundle": record.bundle, "rootfs": record.rootfs, "created": record.created, "owner": record.owner}
+        return told | self._told(record)
+
+    def _told(self, record: Record) -> dict[str, Any]:
+        told: dict[str, Any] = {"bundle": record.bundle, "rootfs": record.rootfs}
+        told |= {"created": record.created, "owner": record.owner}
         if record.annotations:
             told["annotations"] = dict(record.annotations)
         return told

@@ -6,8 +6,7 @@ import os
 
 from cloche.document import dumps
 from cloche.errors import Conflict, Error, NotFound
-from cloche.runtime.oci.creating import SPEC_VERSION
-from cloche.runtime.oci.state import Directory, names
+from cloche.runtime.oci.state import SPEC_VERSION, Directory, names
 from cloche.version import VERSION
 
 TYPE_CHECKING = False
