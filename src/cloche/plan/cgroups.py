@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from cloche.errors import Unsupported
+from cloche.errors import Invalid, Unsupported
 from cloche.oci.runtime import DeviceRule
 from cloche.step.base import Act, Ref
-from cloche.step.cgroup import FilterDevices, JoinCgroup, LimitCgroup, MakeCgroup, OpenForJoining
+from cloche.step.cgroup import DelegateCgroup, FilterDevices, JoinCgroup, LimitCgroup, MakeCgroup, OpenForJoining
 from cloche.step.devices import v1_line, v2_program
+from cloche.step.mount import ATTR_RDONLY, mount_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cloche.oci.runtime import Resources
+    from cloche.oci.runtime import Resources, Spec
     from cloche.plan.blkio import Limit
     from cloche.step.host import Host
 
+_PLACE = "/sys/fs/cgroup"
 # the nodes that every container has, ptys, and making any node (opening it is another matter)
 ALWAYS = (
     DeviceRule(True, "c", -1, -1, "m"),
@@ -95,6 +97,18 @@ def _only_v1(wanted: Resources) -> None:
             raise Unsupported("limit the container", f"cgroup v2 has no {what}", "run without this limit")
 
 
+def _swap_alone(memory: int | None, both: int) -> int:
+    """Of memory and swap together, as version 1 counts; there the kernel refuses what is an error here. Raises
+    Invalid."""
+    if both < 0:
+        return both
+    if memory is None or memory < 0:
+        raise Invalid(f"limit memory and swap to {both} bytes", "memory alone has no limit", "limit memory too")
+    if both < memory:
+        raise Invalid(f"limit memory and swap to {both} bytes", f"memory alone may be {memory}")
+    return both - memory
+
+
 def _v2_limits(wanted: Resources) -> list[Limit]:
     _only_v1(wanted)
     found: list[tuple[str, str, str]] = []
@@ -105,8 +119,7 @@ def _v2_limits(wanted: Resources) -> list[Limit]:
     if wanted.memory_limit is not None:
         found.append(("memory", "memory.max", size(wanted.memory_limit)))
     if wanted.memory_swap is not None:
-        swap = wanted.memory_swap if wanted.memory_swap < 0 else wanted.memory_swap - max(wanted.memory_limit or 0, 0)
-        found.append(("memory", "memory.swap.max", size(swap)))
+        found.append(("memory", "memory.swap.max", size(_swap_alone(wanted.memory_limit, wanted.memory_swap))))
     if wanted.memory_reservation is not None:
         found.append(("memory", "memory.low", size(wanted.memory_reservation)))
     if wanted.cpu_shares:
@@ -148,7 +161,7 @@ def directories(path: str, host: Host) -> dict[str, str]:
 
 
 def limits(path: str, wanted: Resources, host: Host) -> list[LimitCgroup]:
-    """The limits as steps, in an order that a new group takes. Raises Unsupported."""
+    """The limits as steps, in an order that a new group takes. Raises Invalid, Unsupported."""
     where = directories(path, host)
     steps = []
     if host.cgroups.version == 2:
@@ -163,8 +176,29 @@ def limits(path: str, wanted: Resources, host: Host) -> list[LimitCgroup]:
     return steps
 
 
-def make(path: str, wanted: Resources, host: Host) -> list[Act]:
-    """The host's steps: make the groups, write the limits, guard the devices. Raises Unsupported."""
+def _owner(spec: Spec) -> int | None:
+    """Whose the group shall be: the host's id of who runs in it, if he has it as the root of a namespace of its own and
+    mounted writable (runtime-spec, config-linux.md, Cgroup ownership). None: it stays root's, as it does when the id
+    is not known before the container's root is entered, or the map is that of a namespace that is there already."""
+    if not any(n.type == "cgroup" and not n.path and not n.pid for n in spec.namespaces):
+        return None
+    places = [m for m in spec.mounts if m.type in ("cgroup", "cgroup2") and m.destination.rstrip("/") == _PLACE]
+    if not places or mount_options(places[-1].options).set & ATTR_RDONLY:
+        return None
+    user = spec.process.user
+    name = user.name.partition(":")[0]
+    if name and not name.isdecimal():
+        return None
+    uid = int(name) if name else user.uid
+    if any(n.type == "user" for n in spec.namespaces):
+        found = (m.host + uid - m.container for m in spec.uid_mappings if 0 <= uid - m.container < m.size)
+        return next(found, None)
+    return uid or None
+
+
+def make(spec: Spec, host: Host) -> list[Act]:
+    """The host's steps: make the groups, write the limits, guard the devices. Raises Invalid, Unsupported."""
+    path, wanted = spec.cgroups_path, spec.resources
     unified = host.cgroups.version == 2
     acts = [
         Act(
@@ -174,6 +208,9 @@ def make(path: str, wanted: Resources, host: Host) -> list[Act]:
         )
         for h in host.cgroups.hierarchies
     ]
+    owner = _owner(spec) if unified else None  # version 1 cannot be handed on safely
+    if owner is not None:
+        acts.append(Act("host", DelegateCgroup(host.cgroups.hierarchies[0].path + path, owner)))
     acts += [Act("host", step) for step in limits(path, wanted, host)]
     where = directories(path, host)
     rules = wanted.devices + (ALWAYS if wanted.devices else ())

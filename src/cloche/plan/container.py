@@ -280,7 +280,7 @@ def plan(bundle: Bundle, host: Host) -> Plan:
     nodes, making = mounts.devices(spec.devices, bool(userns)) if own else ([], [])
     shifting, entering = _enter(bundle, flags, userns)
     terminal, ready = _handover(process, "init", console=True)
-    limiting = cgroups.make(spec.cgroups_path, spec.resources, host) if spec.cgroups_path else []
+    limiting = cgroups.make(spec, host) if spec.cgroups_path else []
     # no process at all, of cgroup v2: nobody could be cloned into such a group
     late = [act for act in limiting if isinstance(act.step, LimitCgroup) and act.step.forbids_all]
     score = process.oom_score_adj

@@ -120,6 +120,41 @@ class MakeCgroup(Step):
             remove_tree(self.path)
 
 
+_DELEGATED = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads"  # on kernels that do not say, before Linux 4.15
+
+
+class DelegateCgroup(Step):
+    """cgroups(7), Delegation: somebody may make groups below this one and move processes there; its limits, which are
+    the other files, stay with who made it."""
+
+    because = "The group is mounted writable: who runs in it may divide it, and not raise its limits."
+    path: str
+    uid: int
+
+    def call(self) -> str:
+        return f"chown({quote(self.path)}, {self.uid}, -1)"
+
+    def shell(self) -> str:
+        group = word(self.path)
+        return f"(cd {group} && chown {self.uid} . $(cat /sys/kernel/cgroup/delegate) 2>/dev/null)"
+
+    def name(self) -> str:
+        return f"give cgroup {self.path} to user {self.uid}"
+
+    def execute(self, world: World) -> None:
+        try:
+            with open("/sys/kernel/cgroup/delegate", encoding="ascii") as file:
+                names = file.read()
+        except FileNotFoundError:
+            names = _DELEGATED
+        os.chown(self.path, self.uid, -1)
+        for name in names.split():
+            try:
+                os.chown(f"{self.path}/{name}", self.uid, -1)
+            except FileNotFoundError:
+                continue  # of a controller that the group does not have
+
+
 class LimitCgroup(Step):
     """Write one limit. otherwise: (path, content) for kernels that name it otherwise, in this order."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from cloche.document import dumps, loads
 from cloche.errors import Invalid
 from cloche.step.base import Ref
-from cloche.step.cgroup import FilterDevices, LimitCgroup, MakeCgroup
+from cloche.step.cgroup import DelegateCgroup, FilterDevices, LimitCgroup, MakeCgroup
 from cloche.step.firewall import AddElement, LetThrough, MakeFirewall
 from cloche.step.namespace import OpenNamespace
 from cloche.step.network import (
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _KINDS: dict[str, type[Value]] = {
     kind.__name__: kind
     for kind in (
-        *(Ref, MakeCgroup, LimitCgroup, FilterDevices, OpenNamespace, StartBell, Await, Open),
+        *(Ref, MakeCgroup, DelegateCgroup, LimitCgroup, FilterDevices, OpenNamespace, StartBell, Await, Open),
         *(MakeFirewall, LetThrough, AddElement, WriteSetting, MakeBridge, AddBridgeAddress, ReservePort),
         *(EnterNetwork, MakeVeth, MakeMacvlan, AddAddress, SetLinkUp, AddRoute),
     )
