@@ -21,6 +21,7 @@ from pathlib import Path
 TREE = Path(__file__).resolve().parent.parent
 ROOM = TREE / "src/cloche/runtime"
 HEADER = ROOM / "bell_table.h"
+CARRIED = TREE / "build/carried/cloche-oci"  # what a wheel's bin gets
 PROGRAMS = {ROOM / "bell": ROOM / "bell.c", ROOM / "cloche-oci": ROOM / "oci.c"}
 FLAGS = ("-static", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-s")
 
@@ -65,9 +66,10 @@ def stale(program: Path) -> bool:
     return any(path.stat().st_mtime_ns > built for path in (*ROOM.glob("*.[ch]"), Path(__file__)))
 
 
-def definitions() -> list[str]:
-    """What is written down elsewhere: the interpreter, this version, the specification's."""
-    found = {"PYTHON": sys.executable}
+def definitions(elsewhere: bool) -> list[str]:
+    """What is written down elsewhere: this version, the specification's. In a tree also its interpreter and package;
+    never in what is carried to other machines, where anybody could make these paths."""
+    found = {} if elsewhere else {"PYTHON": sys.executable, "PACKAGE": str(TREE / "src")}
     for name, path, line in (
         ("VERSION", "src/cloche/version.py", "VERSION = "),
         ("SPEC", "src/cloche/runtime/oci/state.py", "SPEC_VERSION = "),
@@ -82,9 +84,11 @@ def compile_package() -> None:
     compileall.compile_dir(str(TREE / "src/cloche"), quiet=1)
 
 
-def compile_program(program: Path, source: Path) -> None:
+def compile_program(program: Path, source: Path, elsewhere: bool = False) -> None:
+    """elsewhere: to be carried to other machines."""
+    program.parent.mkdir(parents=True, exist_ok=True)
     draft = program.with_name(f"{program.name}.{os.getpid()}")
-    command = [*compiler(), *FLAGS, *definitions(), "-o", str(draft), str(source)]
+    command = [*compiler(), *FLAGS, *definitions(elsewhere), "-o", str(draft), str(source)]
     print(shlex.join(command), file=sys.stderr)
     try:
         if subprocess.run(command, cwd=TREE).returncode:

@@ -36,6 +36,9 @@ class BellHook(BuildHookInterface):
         if self.target_name != "wheel":
             return
         build_bell.build()
+        build_bell.compile_program(
+            build_bell.CARRIED, build_bell.PROGRAMS[build_bell.ROOM / "cloche-oci"], version != "editable"
+        )
         write_completions(Path(self.root))
         if version != "editable":
             build_data["artifacts"].append("/src/cloche/runtime/bell")

@@ -180,9 +180,12 @@ static int package(const char *beside, char *found) {
 	snprintf(path, sizeof path, "%.4000s/../lib/python3*/site-packages/cloche/runtime/oci/program.py", beside);
 	if (!glob(path, 0, 0, &g) && g.gl_pathc) {
 		snprintf(found, PATH_MAX, "%s", g.gl_pathv[0]);
-		for (int k = 0; k < 5; k++) dirname(found);
+		for (int k = 0; k < 4; k++) dirname(found);
 		return 1;
 	}
+#ifdef PACKAGE
+	return snprintf(found, PATH_MAX, PACKAGE), is_there(found);
+#endif
 	return 0;
 }
 
