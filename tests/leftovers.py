@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from errno import EINVAL, ESRCH
 from pathlib import Path
 
 from probes import MNT_DETACH, cgroup_mounts, libc
@@ -164,12 +165,23 @@ def sweep(root: Path) -> None:
             print(f"remove cgroup {path}: {error}", file=sys.stderr)
 
 
+def open_pid(pid: int) -> int:
+    """A pidfd. Raises ProcessLookupError when the process is gone, also where the kernel (6.1) says EINVAL because its
+    number is that of a session or a group still."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno != EINVAL:
+            raise
+        raise ProcessLookupError(ESRCH, os.strerror(ESRCH)) from None
+
+
 def end_processes(pids: list[int], number: int, seconds: float = 10) -> None:
     """Signals each process by a pidfd and waits until all have ended. Raises TimeoutError."""
     deadline = time.monotonic() + seconds
     for pid in pids:
         try:
-            fd = os.pidfd_open(pid)
+            fd = open_pid(pid)
         except ProcessLookupError:
             continue
         try:

@@ -98,7 +98,7 @@ def wait_for_end(pid: int) -> int | None:
     Other orphans are reaped meanwhile: the first process of a pid namespace ends only when all in it are gone.
     """
     try:
-        fd = os.pidfd_open(pid)
+        fd = leftovers.open_pid(pid)
     except ProcessLookupError:
         return _reaped.pop(pid, None)
     deadline = time.monotonic() + SECONDS

@@ -103,6 +103,14 @@ def test_a_rule_takes_away_a_part_of_what_an_earlier_one_gives(bundle: Bundle) -
     assert may(bundle) == "r"
 
 
+def test_rules_for_one_device_add_up(bundle: Bundle) -> None:
+    """Open for reading and writing at once: no rule alone allows it. The kernel's devices.rst: what is allowed is kept
+    as a list of exceptions, and one of numbers that are there already is added to."""
+    rules(bundle, DENY, rule("r", major=MAJOR, minor=MINOR), rule("w", major=MAJOR, minor=MINOR))
+    give(bundle)
+    assert bundle.says(f"(exec 3<>{NODE}) 2>&1 | grep -c 'not permitted'; true") == "0"
+
+
 def test_a_rule_denies_one_device_of_all(bundle: Bundle) -> None:
     rules(bundle, {"allow": True, "access": "rwm"}, rule("rw", allow=False, major=MAJOR, minor=MINOR))
     assert may(bundle) == ""

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from cloche.engine import updating
 from cloche.engine.containers import Engine
 from cloche.errors import Error
+from cloche.runtime import limits
 from cloche.sdk import Client
 from commands import cloche, ok
 from probes import layout, requires
@@ -157,15 +157,15 @@ def test_a_refused_write_takes_all_back(store: Path, monkeypatch: pytest.MonkeyP
         one = client.run(
             "starter", ["sleep", "1000"], detach=True, network="none", name="box", memory="64m", pids_limit=9
         )
-        real = updating.ordered
+        real = limits._ordered
         bad = "/sys/fs/cgroup/none/pids.max"
 
         def spoiled(steps: object) -> object:
-            found = real(steps)  # type: ignore[arg-type]
+            found = real(steps)
             return [*found, found[-1].replace(path=bad)]
 
         with monkeypatch.context() as spoiling, pytest.raises(Error):
-            spoiling.setattr(updating, "ordered", spoiled)
+            spoiling.setattr(limits, "_ordered", spoiled)
             one.update(memory="32m", pids_limit=5)
         assert limit("memory.limit_in_bytes", "memory.max") == str(64 << 20)
         assert limit("pids.max", "pids.max") == "9"

@@ -7,7 +7,7 @@ Not its business: which groups containers get and with which limits (that is pla
 from __future__ import annotations
 
 import os
-from errno import EBUSY, ENOENT, ESRCH
+from errno import EBUSY, ENOENT
 
 from cloche.value import Value
 
@@ -88,6 +88,8 @@ def kill_all(path: str) -> None:
     import select
     import signal
 
+    from cloche.kernel.pidfd import open_pid
+
     if os.path.exists(path + "/cgroup.kill"):
         fd = os.open(path + "/cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -98,10 +100,8 @@ def kill_all(path: str) -> None:
         handles = []
         for pid in processes(path):
             try:
-                fd = os.pidfd_open(pid)
-            except OSError as error:
-                if error.errno != ESRCH:
-                    raise
+                fd = open_pid(pid)
+            except ProcessLookupError:
                 continue
             handles.append(fd)
             if pid in processes(path):  # after opening: still the process that was listed

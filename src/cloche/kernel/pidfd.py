@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # without the enums around it
 import os
+from errno import EINVAL, ESRCH
 
 KILL = 9
 
@@ -12,11 +13,24 @@ _GET_INFO = 3 << 30 | 64 << 16 | 0xFF << 8 | 11
 _INFO_EXIT = 1 << 3
 
 
+def open_pid(pid: int) -> int:
+    """A pidfd of whoever has this pid now. Raises ProcessLookupError when that is nobody.
+
+    A number whose process is gone, and that is still its session's or its group's, older kernels (6.1) call EINVAL.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno != EINVAL or pid <= 0:
+            raise
+        raise ProcessLookupError(ESRCH, os.strerror(ESRCH)) from None
+
+
 def open_process(pid: int, start_time: int) -> int:
     """A pidfd of the process that had this pid and start time. Raises ProcessLookupError when it is gone."""
     from cloche.kernel import processes
 
-    fd = os.pidfd_open(pid)
+    fd = open_pid(pid)
     if processes.start_time(pid) != start_time:  # looked at after opening
         os.close(fd)
         raise ProcessLookupError(3, "no such process")

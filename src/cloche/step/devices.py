@@ -1,7 +1,8 @@
 """Device rules as the kernel takes them: lines for the devices controller of cgroup v1, a BPF program for v2.
 
-The program walks the rules from the last to the first and answers with the first that matches (bpf_cgroup_dev_ctx:
-access_type, major, minor). Pure: bytes out, nothing loaded here.
+The program walks the rules from the last to the first; of reading, writing and making each is decided by the first that
+speaks of it, as version 1 adds up what it is told of one device (bpf_cgroup_dev_ctx: access_type, major, minor). Pure:
+bytes out, nothing loaded here.
 """
 
 from __future__ import annotations
@@ -31,9 +32,16 @@ def _instruction(code: int, target: int = 0, source: int = 0, offset: int = 0, v
 
 
 def _rule(rule: DeviceRule) -> bytes:
-    """One rule: jumps over itself when it does not match, else returns 1 or 0. r2 type, r3 access, r4 major, r5
-    minor."""
-    answer = _instruction(_MOV_IMM, 0, value=int(rule.allow)) + _instruction(_EXIT)
+    """One rule: jumps over itself when it is not for this device. r2 type, r4 major, r5 minor; r3 what of the access
+    no later rule has decided: 1 is returned when this one allows the last of it, 0 when it denies any."""
+    code = _instruction(_MOV_IMM, 0, value=int(rule.allow)) + _instruction(_EXIT)
+    access = sum(_ACCESS[letter] for letter in set(rule.access))
+    if access != 7 and rule.allow:
+        taken = _instruction(_AND, 3, value=~access & 7)
+        code = taken + _instruction(_JNE, 3, offset=len(code) // 8, value=0) + code
+    elif access != 7:
+        touched = _instruction(_MOV_REG, 1, 3) + _instruction(_AND, 1, value=access)
+        code = touched + _instruction(_JEQ, 1, offset=len(code) // 8, value=0) + code
     tests: list[tuple[int, int]] = []
     if rule.type != "a":
         tests.append((2, _TYPES[rule.type]))
@@ -41,15 +49,8 @@ def _rule(rule: DeviceRule) -> bytes:
         tests.append((4, rule.major))
     if rule.minor >= 0:
         tests.append((5, rule.minor))
-    access = sum(_ACCESS[letter] for letter in set(rule.access))
-    code = answer
     for register, value in reversed(tests):
         code = _instruction(_JNE, register, offset=len(code) // 8, value=value) + code
-    if access != 7:
-        # allow: everything asked for must be in the rule; deny: anything asked for that is in it
-        mask = (~access & 7) if rule.allow else access
-        jump = _instruction(_JNE if rule.allow else _JEQ, 1, offset=len(code) // 8, value=0)
-        code = _instruction(_MOV_REG, 1, 3) + _instruction(_AND, 1, value=mask) + jump + code
     return code
 
 

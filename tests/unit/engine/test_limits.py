@@ -150,6 +150,20 @@ def test_what_version_2_has_not_is_refused(wanted: Resources) -> None:
         written(V2, wanted)
 
 
+@pytest.mark.parametrize(
+    ("memory", "both", "alone"),
+    [(64, 96, "32"), (64, 64, "0"), (64, -1, "max"), (None, -1, "max"), (-1, -1, "max")],
+)
+def test_swap_of_version_2_is_swap_alone(memory: int | None, both: int, alone: str) -> None:
+    assert ("x/memory.swap.max", alone, ()) in written(V2, Resources(memory_limit=memory, memory_swap=both))
+
+
+@pytest.mark.parametrize("memory", [65, -1, None])
+def test_less_swap_than_none_is_refused(memory: int | None) -> None:
+    with pytest.raises(Invalid, match="limit memory and swap to 64 bytes"):
+        written(V2, Resources(memory_limit=memory, memory_swap=64))
+
+
 def test_a_controller_that_is_missing_is_named() -> None:
     with pytest.raises(Unsupported, match="no blkio cgroup controller"):
         written(Layout(1, (Hierarchy(("memory",), "/c/memory"),)), Resources(blkio_weight=300))

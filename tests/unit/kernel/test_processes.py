@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-from cloche.kernel.pidfd import process_of
+import pytest
+
+from cloche.kernel.pidfd import open_pid, process_of
 from cloche.kernel.processes import children, lives, parent, start_time, zombie_status
 
 
@@ -29,4 +31,20 @@ def test_a_child_from_its_birth_to_its_grave() -> None:
     assert pid not in children()
     assert (lives(pid, started), parent(pid), start_time(pid), zombie_status(pid)) == (False, 0, 0, None)
     for fd in (pidfd, reading, writing):
+        os.close(fd)
+
+
+def test_a_process_that_is_gone_has_no_handle_though_its_session_has_the_number() -> None:
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.close(writing)
+            os.read(reading, 1)  # in the session of the one that is gone, until this test has ended
+        os._exit(0)
+    os.waitpid(pid, 0)
+    with pytest.raises(ProcessLookupError):
+        open_pid(pid)
+    for fd in (reading, writing):
         os.close(fd)

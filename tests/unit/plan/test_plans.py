@@ -36,6 +36,7 @@ from cloche.oci.runtime import (
 from cloche.plan import Bundle, Joining, plan, plan_joining
 from cloche.step import stored
 from cloche.step.base import Plan
+from cloche.step.cgroup import DelegateCgroup
 from cloche.step.flat import MAGIC, OPS, TABLE, VERSION, flatten
 from cloche.step.host import Host
 from cloche.step.rootfs import Folder, Overlay
@@ -257,3 +258,39 @@ def test_a_limit_without_its_controller_is_an_error() -> None:
     with pytest.raises(Unsupported, match="their names do not fit"):
         layers = tuple(f"{n}/diff" for n in range(1000))
         plan(bundle(FULL, ROOT.replace(lower=layers)), HOSTS["v1"])
+
+
+WRITABLE = FULL.replace(
+    process=SHELL.replace(user=User(1000, 1000)),
+    resources=Resources(),
+    mounts=(*MOUNTS[:4], Mount("/sys/fs/cgroup", "cgroup", "cgroup", ("nosuid", "noexec", "nodev"))),
+)
+MAPPED = WRITABLE.replace(namespaces=(Namespace("user"), *NAMESPACES), uid_mappings=MAPPING, gid_mappings=MAPPING)
+
+
+@pytest.mark.parametrize(
+    ("spec", "host", "owner"),
+    [
+        (WRITABLE, "v2", 1000),
+        (MAPPED, "v2", 1001000),
+        (MAPPED.replace(process=SHELL.replace(user=User())), "v2", 1000000),
+        (MAPPED.replace(process=SHELL.replace(user=User(name="7:8"))), "v2", 1000007),
+        (MAPPED.replace(process=SHELL.replace(user=User(name="web"))), "v2", None),  # only the root says who that is
+        (MAPPED.replace(process=SHELL.replace(user=User(65536))), "v2", None),
+        (WRITABLE.replace(process=SHELL.replace(user=User())), "v2", None),
+        (WRITABLE.replace(mounts=MOUNTS), "v2", None),
+        (WRITABLE.replace(mounts=MOUNTS[:4]), "v2", None),
+        (WRITABLE.replace(namespaces=NAMESPACES[:-1]), "v2", None),
+        (WRITABLE, "v1", None),
+    ],
+)
+def test_a_group_belongs_to_who_may_write_it(spec: Spec, host: str, owner: int | None) -> None:
+    """config-linux.md, Cgroup ownership."""
+    made = [act.step for act in plan(bundle(spec), HOSTS[host]).acts if isinstance(act.step, DelegateCgroup)]
+    assert made == ([] if owner is None else [DelegateCgroup("/sys/fs/cgroup/cloche/ID", owner)])
+
+
+def test_a_stored_plan_with_an_owner_is_read_back() -> None:
+    of = plan(bundle(WRITABLE), HOSTS["v2"])
+    kept = stored.stored(of, flatten(of), {})
+    assert stored.load(stored.dump(kept)) == kept

@@ -53,16 +53,19 @@ def interpret(program: bytes, kind: str, major: int, minor: int, access: int) ->
 
 
 def allowed(given_rules: list[DeviceRule], kind: str, major: int, minor: int, access: int) -> bool:
-    """The last rule that speaks of it decides: allowed when it covers all, denied when it touches any."""
-    for rule in reversed(given_rules):
-        if rule.type not in ("a", kind) or rule.major not in (-1, major) or rule.minor not in (-1, minor):
-            continue
-        mask = sum(LETTERS[letter] for letter in rule.access)
-        if rule.allow and access & ~mask == 0:
-            return True
-        if not rule.allow and access & mask:
+    """Of each kind of access the last rule decides that speaks of it; without one it is denied."""
+    for letter in (letter for letter, bit in LETTERS.items() if access & bit):
+        speaking = [
+            rule
+            for rule in given_rules
+            if rule.type in ("a", kind)
+            and rule.major in (-1, major)
+            and rule.minor in (-1, minor)
+            and letter in rule.access
+        ]
+        if not speaking or not speaking[-1].allow:
             return False
-    return False
+    return True
 
 
 @given(

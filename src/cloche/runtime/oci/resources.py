@@ -9,6 +9,7 @@ from cloche.document import dumps
 from cloche.errors import Conflict, Error, Invalid, Unsupported
 from cloche.kernel import freezer
 from cloche.kernel.cgroups import processes as inside
+from cloche.kernel.pidfd import open_process
 from cloche.oci.resources import parse_resources
 from cloche.oci.runtime import IntelRdt, Resources
 from cloche.plan.cgroups import directories, limits
@@ -189,7 +190,10 @@ def events(call: Call) -> None:
         return
     import select
 
-    handle = os.pidfd_open(place.process()[0])
+    try:
+        handle = open_process(*place.process())
+    except ProcessLookupError:
+        return  # it has ended meanwhile
     end = select.poll()
     end.register(handle, select.POLLIN)
     while place.status(record, host) != STOPPED:
