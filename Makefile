@@ -1,5 +1,5 @@
 # make run     a first container, from nothing            make check   linters, types, unit tests: under a minute
-# make test    everything, on every lane                  make test-v2 the kernel tests on pure cgroup v2
+# make test    everything, on every lane                  make test-v2 what the kernel decides, on cgroup v2
 # make bench   speed beside the peers                     make torture a thousand random kills
 # make conformance [RUNTIME=runc]                         the tests that hold against any OCI runtime
 SHELL := /bin/bash

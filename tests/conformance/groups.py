@@ -25,6 +25,11 @@ UNLIMITED = "max" if V2 else "9223372036854771712"  # what the memory controller
 VERSION_1 = pytest.mark.skipif(V2, reason="needs cgroup version 1")
 
 
+def on_version(number: int, difference: pytest.MarkDecorator) -> pytest.MarkDecorator:
+    """A difference that a runtime shows on one version of control groups only."""
+    return difference if number == (2 if V2 else 1) else pytest.mark.differs("no runtime", "")
+
+
 def hierarchies() -> list[Path]:
     """Where each hierarchy is mounted that takes containers."""
     mounts = probes.cgroup_mounts()

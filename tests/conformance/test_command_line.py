@@ -293,7 +293,7 @@ def test_ps_as_json_has_the_pids_as_the_host_sees_them(bundle: Bundle) -> None:
             assert all(map(alive, pids))
 
 
-@requires("program:ps")
+@requires("ps")
 def test_ps_is_a_table_of_the_systems_own_ps(bundle: Bundle) -> None:
     with bundle.running() as pid:
         for args in ((), ("--format", "table")):

@@ -121,7 +121,7 @@ def test_a_proc_that_is_a_link_is_none(bundle: Bundle, fake: Path, target: str) 
             pid = bundle.pid()
             bundle.start()
             assert forwarding(pid) == "1"
-            eventually(lambda: "sleep" in Path(f"/proc/{pid}/cmdline").read_text(), "the program")
+            eventually(lambda: Path(f"/proc/{pid}/cmdline").read_text().startswith("sleep"), "the program")
             assert bundle.output() == ""
             bundle.end(pid)
         assert contents(bundle.rootfs / "fake") == before
@@ -163,7 +163,7 @@ def executed(bundle: Bundle) -> int | None:
     if done.code:
         return None
     pid = int(file.read_text())
-    eventually(lambda: not alive(pid) or b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes(), "the program")
+    eventually(lambda: not alive(pid) or Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sleep"), "the program")
     return pid if alive(pid) else None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import probes
-from conformance.groups import MIB, V2, VERSION_1, has, read, require, resources
+from conformance.groups import MIB, V2, VERSION_1, has, on_version, read, require, resources
 from conformance.harness import Bundle, cgroup, differs
 from conformance.settings import SETTINGS, cpu, memory
 from probes import requires
@@ -199,10 +199,7 @@ CANNOT: dict[str, tuple[dict[str, Any], str]] = {
 
 
 OF_VERSION_1 = ("a class of packets", "priorities", "too much swappiness", "a leaf's weight")
-KNOWN = {
-    **(dict.fromkeys(OF_VERSION_1, IGNORED_BY_RUNC) if V2 else {}),
-    **({} if V2 else {"RDMA": IGNORED_BY_CRUN}),
-}
+KNOWN = {"RDMA": IGNORED_BY_CRUN, **dict.fromkeys(OF_VERSION_1, on_version(2, IGNORED_BY_RUNC))}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=KNOWN.get(name, [])) for name in CANNOT])

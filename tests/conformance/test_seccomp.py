@@ -206,9 +206,9 @@ def test_a_filter_that_means_nothing_is_an_error(bundle: Bundle, name: str) -> N
     bundle.refused()
 
 
-# Architectures: a program that makes a call of 32-bit x86 (int 0x80), sched_yield(2), and exits by one of its own.
+# Architectures: a program that makes a call of 32-bit x86 (int 0x80), sched_yield(2), and exits with its result.
 
-CODE = bytes.fromhex("b89e000000 cd80 b83c000000 31ff 0f05".replace(" ", ""))
+CODE = bytes.fromhex("b89e000000 cd80 89c7 b83c000000 0f05".replace(" ", ""))
 
 
 def program(path: Path) -> None:

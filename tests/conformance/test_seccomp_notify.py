@@ -72,14 +72,17 @@ class Agent:
         self.closed.set()
 
     def _answer(self, fd: int) -> None:
-        while True:
+        """Polls first: older kernels (6.1) do not tell who waits in RECEIVE that nobody is left with the filter."""
+        waiting = select.poll()
+        waiting.register(fd, select.POLLIN)
+        while waiting.poll()[0][1] & select.POLLIN:
             request = bytearray(80)
             try:
                 fcntl.ioctl(fd, RECEIVE, request)
                 (number,) = struct.unpack_from("Q", request)
                 fcntl.ioctl(fd, SEND, struct.pack("QqiI", number, 0, -self.error, 0))
-            except FileNotFoundError:  # nobody is left who has the filter
-                return
+            except FileNotFoundError:  # who has called was killed meanwhile
+                continue
 
     def sent(self, number: int) -> list[dict[str, Any]]:
         """Waits until so many states have arrived, and gives all that have."""

@@ -18,7 +18,7 @@ from cloche.oci.runtime import (
     User,
 )
 from cloche.plan.bundle import Bundle, Joining
-from cloche.step.network import Attachment
+from cloche.step.attachment import Attachment
 from cloche.value import Value
 
 TYPE_CHECKING = False

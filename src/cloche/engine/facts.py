@@ -147,6 +147,8 @@ def referred(config: ContainerConfig) -> set[str]:
 def seccomp(config: ContainerConfig, store: Store, host: Host) -> tuple[bytes, int]:
     """The filter as BPF and its flags; compiled once for each profile and kept by its digest. Raises Invalid,
     Unsupported."""
+    from cloche.runtime.filters import kept, library
+
     security = config.request.security
     if security.privileged or security.seccomp == "unconfined":
         return b"", 0
@@ -161,25 +163,15 @@ def seccomp(config: ContainerConfig, store: Store, host: Host) -> tuple[bytes, i
         except ValueError as error:
             raise Invalid("read the seccomp profile", f"it is not JSON ({error})") from None
         profile = resolve_profile(document, names, host.arch, host.kernel)
-        key = profile_key(profile, host.arch, host.kernel, _libseccomp(host.arch))
+        key = profile_key(profile, host.arch, host.kernel, library(host.arch))
     else:
         # the default profile depends on nothing else, so its name is found without making it
         from cloche.kernel.capabilities import mask
         from cloche.version import VERSION
 
-        where = f"{host.arch}-{host.kernel[0]}.{host.kernel[1]}-{_libseccomp(host.arch)}"
+        where = f"{host.arch}-{host.kernel[0]}.{host.kernel[1]}-{library(host.arch)}"
         key = f"default-{VERSION}.{REVISION}-{where}-{mask(names):x}"
-    return _cached(store.root + "/cache/seccomp-" + key, lambda: _compile(config, host, names))
-
-
-def _libseccomp(arch: str) -> str:
-    """Its version, as its file is named (libseccomp.so.2.5.4), found without loading it; "" if it is elsewhere."""
-    for directory in (f"/usr/lib/{arch}-linux-gnu", "/usr/lib64", "/usr/lib"):
-        try:
-            return os.path.basename(os.readlink(directory + "/libseccomp.so.2"))
-        except OSError:
-            pass
-    return ""
+    return kept(store.root + "/cache/seccomp-" + key, lambda: _compile(config, host, names))
 
 
 def _compile(config: ContainerConfig, host: Host, names: tuple[str, ...]) -> tuple[bytes, int]:
@@ -194,25 +186,6 @@ def _compile(config: ContainerConfig, host: Host, names: tuple[str, ...]) -> tup
     from cloche.plan.seccomp import default_profile
 
     return compile_filter(default_profile(names, host.arch, host.kernel))
-
-
-def _cached(path: str, make: Callable[[], tuple[bytes, int]]) -> tuple[bytes, int]:
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-        if len(content) > 8 and len(content) % 8 == 0:
-            return content[8:], int.from_bytes(content[:8], "little")
-    except FileNotFoundError:
-        pass
-    from _thread import get_ident
-
-    program, flags = make()
-    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-    aside = f"{path}.{os.getpid()}.{get_ident()}"  # several threads of a process may want it at once
-    with open(aside, "wb") as file:
-        file.write(flags.to_bytes(8, "little") + program)
-    os.rename(aside, path)
-    return program, flags
 
 
 def gather(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cloche.engine.config import ContainerConfig
     from cloche.engine.request import Connection, PortMapping, RunRequest
     from cloche.engine.store import Store
-    from cloche.step.network import Attachment
+    from cloche.step.attachment import Attachment
 
 DEFAULT = "bridge"
 RESERVED = ("none", "host", "default", "container")

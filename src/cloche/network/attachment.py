@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from cloche.step.attachment import Attachment
 from cloche.step.base import Ref
 from cloche.step.firewall import LetThrough, MakeFirewall, bridge_elements, port_element
 from cloche.step.network import (
     AddAddress,
     AddBridgeAddress,
     AddRoute,
-    Attachment,
     EnterNetwork,
     MakeBridge,
     MakeMacvlan,

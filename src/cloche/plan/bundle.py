@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cloche.oci.runtime import Namespace, Process, Spec
-from cloche.step.network import Attachment
+from cloche.step.attachment import Attachment
 from cloche.value import Value
 
 TYPE_CHECKING = False

@@ -10,7 +10,6 @@ import os
 from errno import EADDRINUSE, EEXIST, ENODEV, ENOENT
 
 from cloche.step.base import Ref, Step, quote, word
-from cloche.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -397,12 +396,3 @@ def reserve(address: str, protocol: str, port: int) -> int:
             if again or error.errno != EADDRINUSE or protocol != "tcp":
                 raise
     raise AssertionError
-
-
-class Attachment(Value):
-    """A container's networks as steps. reserve: before anything else; shared: what must be there; own: once there is a
-    process."""
-
-    reserve: tuple[Step, ...] = ()
-    shared: tuple[Step, ...] = ()
-    own: tuple[Step, ...] = ()

@@ -12,22 +12,7 @@ from __future__ import annotations
 from cloche.document import dumps, loads
 from cloche.errors import Invalid
 from cloche.step.base import Ref
-from cloche.step.cgroup import DelegateCgroup, FilterDevices, LimitCgroup, MakeCgroup
-from cloche.step.firewall import AddElement, LetThrough, MakeFirewall
-from cloche.step.namespace import OpenNamespace
-from cloche.step.network import (
-    AddAddress,
-    AddBridgeAddress,
-    AddRoute,
-    EnterNetwork,
-    MakeBridge,
-    MakeMacvlan,
-    MakeVeth,
-    ReservePort,
-    SetLinkUp,
-    WriteSetting,
-)
-from cloche.step.sync import Await, Open, StartBell
+from cloche.step.cgroup import MakeCgroup
 from cloche.value import Value, decode, encode
 
 TYPE_CHECKING = False
@@ -36,14 +21,38 @@ if TYPE_CHECKING:
 
     from cloche.step.base import Plan, Step
 
-_KINDS: dict[str, type[Value]] = {
-    kind.__name__: kind
-    for kind in (
+
+_known: dict[str, type[Value]] = {}
+
+
+def _kinds() -> dict[str, type[Value]]:
+    """The classes that can be read; who only writes does not import them."""
+    if _known:
+        return _known
+    from cloche.step.cgroup import DelegateCgroup, FilterDevices, LimitCgroup
+    from cloche.step.firewall import AddElement, LetThrough, MakeFirewall
+    from cloche.step.namespace import OpenNamespace
+    from cloche.step.network import (
+        AddAddress,
+        AddBridgeAddress,
+        AddRoute,
+        EnterNetwork,
+        MakeBridge,
+        MakeMacvlan,
+        MakeVeth,
+        ReservePort,
+        SetLinkUp,
+        WriteSetting,
+    )
+    from cloche.step.sync import Await, Open, StartBell
+
+    found: tuple[type[Value], ...] = (
         *(Ref, MakeCgroup, DelegateCgroup, LimitCgroup, FilterDevices, OpenNamespace, StartBell, Await, Open),
         *(MakeFirewall, LetThrough, AddElement, WriteSetting, MakeBridge, AddBridgeAddress, ReservePort),
         *(EnterNetwork, MakeVeth, MakeMacvlan, AddAddress, SetLinkUp, AddRoute),
     )
-}
+    _known.update((kind.__name__, kind) for kind in found)
+    return _known
 
 
 class StoredPlan(Value):
@@ -97,8 +106,8 @@ def load(content: bytes) -> StoredPlan:
     """Read what dump() wrote. Raises Invalid when it is something else."""
     try:
         line, flat = content.split(b"\n", 1)
-        head = loads(line)
-        host = tuple((number, decode(step, _KINDS)) for number, step in head["host"])
+        head, kinds = loads(line), _kinds()
+        host = tuple((number, decode(step, kinds)) for number, step in head["host"])
         return StoredPlan(head["count"], host, flat, head["notes"])
     except (ValueError, KeyError, TypeError) as error:
         raise Invalid("read a stored plan", f"it is damaged ({error})") from error

@@ -13,11 +13,14 @@ from cloche.kernel.capabilities import mask
 from cloche.oci.config import UMASK_OF_CALLER, parse
 from cloche.oci.runtime import Capabilities, Device, Mount, Process, Resources, Spec
 from cloche.plan.bundle import Bundle
+from cloche.runtime.oci.state import FILTERS
 from cloche.step.rootfs import Folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from cloche.step.host import Host
 
     Warn = Callable[[str], None]
 
@@ -144,13 +147,22 @@ def notifies(spec: Spec) -> bool:
     return True
 
 
-def filter_of(spec: Spec) -> tuple[bytes, int]:
-    """The seccomp program and its flags. Raises Invalid, Unsupported."""
+def filter_of(spec: Spec, root: str, host: Host) -> tuple[bytes, int]:
+    """The seccomp program and its flags, compiled once for each profile. Raises Invalid, Unsupported."""
     if spec.seccomp is None:
         return b"", 0
-    from cloche.kernel.seccomp import compile_filter
+    from cloche.oci.seccomp import profile_key
+    from cloche.runtime.filters import kept, library
 
-    return compile_filter(spec.seccomp, listener=notifies(spec))
+    profile, asked = spec.seccomp, notifies(spec)
+
+    def make() -> tuple[bytes, int]:
+        from cloche.kernel.seccomp import compile_filter
+
+        return compile_filter(profile, listener=asked)
+
+    plain = profile.replace(listener_path="", listener_metadata="")  # who answers is not in the program
+    return kept(f"{root}/{FILTERS}/{profile_key(plain, host.arch, host.kernel, library(host.arch))}", make)
 
 
 def bundle_of(name: str, spec: Spec, root: str, program: tuple[bytes, int]) -> Bundle:

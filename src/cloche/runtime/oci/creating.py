@@ -74,7 +74,7 @@ def _make(call: Call, place: Directory, document: Spec, folder: str) -> Made:
     spec = bundles.settle(document, folder, place.id, call.warn)
     process = spec.process.replace(env=spec.process.env + handing.variables(call.environment))
     spec = spec.replace(process=process)
-    program = bundles.filter_of(spec)
+    program = bundles.filter_of(spec, call.root, host)
     hooks = spec.hooks
     record = Record(
         SPEC_VERSION,

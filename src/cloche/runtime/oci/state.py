@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 SPEC_VERSION = "1.3.0"  # of the runtime specification that states comply with
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
+FILTERS = ".filters"  # beside the containers' directories: compiled seccomp programs
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 _ID_MOST = 255  # bytes of a file name
 
@@ -58,7 +59,7 @@ class Record(Value):
 
 def check_id(name: str) -> None:
     """Letters, digits, `_+-.`; no way out of the root directory. Raises Invalid."""
-    if not name or name in (".", "..") or len(name) > _ID_MOST or not _ID_CHARACTERS.issuperset(name):
+    if not name or name in (".", "..", FILTERS) or len(name) > _ID_MOST or not _ID_CHARACTERS.issuperset(name):
         raise Invalid(f"container id {name!r}", "invalid ID format", "letters, digits and _+-. are allowed")
 
 
@@ -264,6 +265,6 @@ def around_pid(record: Record, status: str) -> tuple[str, str]:
 def names(root: str) -> list[str]:
     """The ids of all containers of a root directory. Raises OSError."""
     try:
-        return sorted(name for name in os.listdir(root) if os.path.isdir(f"{root}/{name}"))
+        return sorted(name for name in os.listdir(root) if name != FILTERS and os.path.isdir(f"{root}/{name}"))
     except FileNotFoundError:
         return []
