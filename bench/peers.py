@@ -20,6 +20,7 @@ import errno
 import json
 import os
 import platform
+import select
 import shutil
 import signal
 import socket
@@ -36,6 +37,7 @@ from disks import disk, private_mounts
 
 TREE = Path(__file__).resolve().parent.parent
 BUILD = TREE / "build/bench"
+OCI = TREE / "src/cloche/runtime/cloche-oci"
 ROOTFS, FLOOR, PEERS = BUILD / "rootfs", BUILD / "floor", TREE / "tools/peers"
 WARM = 3
 
@@ -187,14 +189,36 @@ def bundle(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def in_three_calls(binary: str, root: Path, folder: Path) -> Callable[[], None]:
+    """create, start, delete, as engines call a runtime; `true` has ended before the last."""
+    words, pid_file = (binary, "--root", str(root)), root.with_suffix(".pid")
+    create = command(*words, "create", "-b", str(folder), "--pid-file", str(pid_file), "bench")
+    start, delete = command(*words, "start", "bench"), command(*words, "delete", "bench")
+
+    def once() -> None:
+        create()
+        handle = os.pidfd_open(int(pid_file.read_text()))
+        try:
+            start()
+            select.select([handle], [], [])
+        finally:
+            os.close(handle)
+        delete()
+
+    return once
+
+
 @contextmanager
 def oci_runtimes(scratch: Path) -> Iterator[list[Candidate]]:
+    """The runtimes, ours among them: what they do is the same, and so is where."""
     bundle(scratch / "bundle")
     found = []
-    for name in ("runc", "crun"):
-        version = output(name, "--version").split("\n")[0].split()[-1]
-        once = command(name, "--root", str(scratch / name), "run", "-b", str(scratch / "bundle"), f"bench-{name}")
+    for name, binary in (("cloche-oci", str(OCI)), ("runc", "runc"), ("crun", "crun")):
+        version = output(binary, "--version").split("\n")[0].split()[-1]
+        root, folder = scratch / name, scratch / "bundle"
+        once = command(binary, "--root", str(root), "run", "-b", str(folder), f"bench-{name}")
         found.append(Candidate(name, "run", version, once))
+        found.append(Candidate(name, "create, start, delete", version, in_three_calls(binary, root, folder)))
     yield found
 
 
