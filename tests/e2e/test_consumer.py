@@ -54,3 +54,11 @@ def test_pyright_understands_it(python: Path) -> None:
     if done.returncode and "npm" in done.stderr and "error:" not in done.stdout:
         pytest.skip("needs the npm registry, from which pyright gets its program the first time")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_oci_runtime_is_beside_it_and_finds_its_package(python: Path) -> None:
+    program = python.with_name("cloche-oci")
+    assert run(program, "--version").stdout.startswith("cloche-oci version ")
+    features = run(program, "features", cwd=Path("/"))
+    assert '"ociVersionMax": "1.3.0"' in features.stdout, features.stderr
+    assert str(ROOT).encode() not in program.read_bytes(), "no path of who built it, which anybody could make elsewhere"
