@@ -170,6 +170,13 @@ def _ps() -> None:
     subprocess.run(["ps", "-ef"], check=True, capture_output=True)
 
 
+def _linux32() -> None:
+    """User Mode Linux takes personality(2) and calls its machine what it is all the same."""
+    before = os.uname().machine
+    if libc.personality(8) < 0 or os.uname().machine == before:
+        raise OSError(38, "PER_LINUX32")
+
+
 def _idmap() -> None:
     """An id-mapped mount of a folder in /tmp: not every file system of every kernel can be mounted so."""
     from struct import pack
@@ -238,6 +245,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     ),
     "mqueue": lambda: succeeds(lambda: _file_system("mqueue")),
     "idmap": lambda: succeeds(_idmap),
+    "linux32": lambda: succeeds(_linux32),
     "userns": _namespace(NEWUSER),
     "netns": _namespace(NEWNET),
     "bridge": lambda: succeeds(_bridge),

@@ -153,6 +153,18 @@ def test_a_writable_group_belongs_to_the_root_of_its_user_namespace(bundle: Bund
         bundle.sh("mkdir /sys/fs/cgroup/made && rmdir /sys/fs/cgroup/made")
 
 
+@requires("cgroup:v2", "cgroup:pids", "cgroupns")
+def test_a_process_is_executed_in_a_container_that_has_divided_its_group(bundle: Bundle) -> None:
+    """As systemd and dockerd do inside. cgroup-v2.rst, No Internal Process Constraint: who hands controllers down to
+    inner groups has no processes of its own; so the new one goes where the first has gone."""
+    mount = next(entry for entry in bundle.config["mounts"] if entry["destination"] == "/sys/fs/cgroup")
+    mount["options"] = ["nosuid", "noexec", "nodev"]
+    script = "mkdir inner && echo 1 >inner/cgroup.procs && echo +pids >cgroup.subtree_control && exec sleep 1000"
+    with bundle.running("sh", "-c", f"cd /sys/fs/cgroup && {script}") as pid:
+        eventually(lambda: "sleep" in Path(f"/proc/{pid}/cmdline").read_text(), "a divided group")
+        assert bundle.sh("cat /proc/self/cgroup") == "0::/inner"
+
+
 @requires("cgroup:v2")
 def test_a_read_only_group_keeps_its_owner(bundle: Bundle) -> None:
     bundle.process["user"] = {"uid": 1000, "gid": 1000}

@@ -217,6 +217,7 @@ def test_the_personality_is_set(bundle: Bundle, domain: str, number: str) -> Non
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="says what other architectures are called")
+@requires("linux32")
 def test_a_program_of_32_bits_sees_a_machine_of_32_bits(bundle: Bundle) -> None:
     bundle.linux["personality"] = {"domain": "LINUX32"}
     assert bundle.says("uname -m") == "i686"

@@ -103,6 +103,23 @@ def test_a_period_is_lengthened_and_shortened_with_its_quota(bundle: Bundle) -> 
                 assert read(pid, "cpu", "cpu.cfs_period_us") == str(period)
 
 
+RESETS = "makes the other what it is in a new group, on version 2, where both are in one file"
+RESETTING = [differs("crun", RESETS)] if V2 else []
+
+
+@pytest.mark.parametrize("changed", [pytest.param(name, marks=RESETTING) for name in ("quota", "period")])
+@requires("cgroup:cpu")
+def test_a_quota_stays_when_its_period_is_changed_and_a_period_when_its_quota_is(bundle: Bundle, changed: str) -> None:
+    require("cpu.max" if V2 else "cpu.cfs_quota_us")
+    wanted = {"quota": 60000, "period": 200000}
+    resources(bundle, cpu=wanted)
+    with bundle.running() as pid:
+        wanted[changed] += 5000
+        assert update(bundle, {"cpu": {changed: wanted[changed]}}).code == 0
+        names = ("cpu.max",) if V2 else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        assert " ".join(read(pid, "cpu", name) for name in names) == f"{wanted['quota']} {wanted['period']}"
+
+
 @requires("cgroup:memory", "cgroup:pids", "cgroup:cpu")
 def test_what_is_not_named_stays(bundle: Bundle) -> None:
     kept = [SETTINGS["memory limit"], SETTINGS["shares"]]

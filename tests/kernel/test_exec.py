@@ -35,6 +35,15 @@ def test_output_input_and_exit_codes() -> None:
     assert cloche("exec", "box", "cat", input=text).out == "", "without -i there is no input"
 
 
+@requires("cgroup:v2", "cgroup:pids")
+def test_a_container_that_has_divided_its_group_takes_commands() -> None:
+    """As dockerd and systemd do: on version 2 a group that hands controllers down takes no process itself."""
+    box("--privileged")
+    move = "mkdir inner && for pid in 1 $$; do echo $pid >inner/cgroup.procs; done"
+    inside(f"cd /sys/fs/cgroup && {move} && echo +pids >cgroup.subtree_control")
+    assert inside("cat /proc/self/cgroup") == "0::/inner"
+
+
 def test_environment_directory_and_user(tmp_path: Path) -> None:
     box("-e", "A=1", "-e", "B=1", "-w", "/tmp", "-u", "12:34")
     (tmp_path / "vars").write_text("C=3\nB=2\n")

@@ -9,6 +9,7 @@ from cloche.engine.bundle import Other, joining
 from cloche.engine.facts import gather
 from cloche.engine.validation import check_exec
 from cloche.errors import Conflict, Error
+from cloche.kernel.cgroups import habitable
 from cloche.kernel.pidfd import KILL, open_process, send_signal
 from cloche.kernel.processes import lives, start_time
 from cloche.plan import plan_joining
@@ -50,9 +51,9 @@ def execute(
     ident = os.urandom(32).hex()
     facts = gather(container.config, engine.store, engine.host, engine.other, console)
     first = Other(container.pid, container.start_time)
-    made = plan_joining(
-        joining(container.config, request, engine.store, container.id, first, facts, ident), engine.host
-    )
+    wanted = joining(container.config, request, engine.store, container.id, first, facts, ident)
+    group = habitable(engine.host.cgroups, wanted.cgroups_path, container.pid)
+    made = plan_joining(wanted.replace(cgroups_path=group), engine.host)
     notes = {
         "tty": request.tty,
         "stdin": request.interactive,

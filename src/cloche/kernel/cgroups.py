@@ -83,6 +83,22 @@ def processes(path: str) -> list[int]:
     return found
 
 
+def habitable(layout: Layout, group: str, first: int) -> str:
+    """The group (`/cloche/ID`) for one process more of the container whose first is `first`: its own, unless it has
+    handed controllers down, for then version 2 takes no process there; that of the first in this case."""
+    if layout.version != 2 or not group:
+        return group
+    try:
+        with open(f"{layout.hierarchies[0].path}{group}/cgroup.subtree_control", "rb") as file:
+            if not file.read().strip():
+                return group
+        with open(f"/proc/{first}/cgroup", "rb") as file:
+            inner = os.fsdecode(file.read()).strip().removeprefix("0::")
+    except OSError:  # the container is ending; who joins is told
+        return group
+    return inner if inner.startswith(group + "/") else group
+
+
 def kill_all(path: str) -> None:
     """Kill every process in a group and wait until they are gone. Raises OSError."""
     import select

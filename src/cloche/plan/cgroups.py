@@ -124,9 +124,11 @@ def _v2_limits(wanted: Resources) -> list[Limit]:
         found.append(("memory", "memory.low", size(wanted.memory_reservation)))
     if wanted.cpu_shares:
         found.append(("cpu", "cpu.weight", str(shares_to_weight(wanted.cpu_shares))))
-    if wanted.cpu_quota is not None or wanted.cpu_period is not None:
+    if wanted.cpu_period is not None:
         quota = wanted.cpu_quota if wanted.cpu_quota is not None else -1
-        found.append(("cpu", "cpu.max", f"{size(quota)} {wanted.cpu_period or 100000}"))
+        found.append(("cpu", "cpu.max", f"{size(quota)} {wanted.cpu_period}"))
+    elif wanted.cpu_quota is not None:
+        found.append(("cpu", "cpu.max", size(wanted.cpu_quota)))  # the period stays as it is
     if wanted.cpuset_cpus:
         found.append(("cpuset", "cpuset.cpus", wanted.cpuset_cpus))
     if wanted.cpuset_mems:

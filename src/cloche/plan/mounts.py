@@ -161,7 +161,8 @@ def others(bundle: Bundle) -> list[Act]:
 @remembered
 def _cgroups(mount: Mount, host: Host, path: str) -> tuple[tuple[Act, ...], tuple[Act, ...]]:
     """/sys/fs/cgroup: v2 is one file system; v1 is a tmpfs with one directory a hierarchy. Seen through the cgroup
-    namespace; without one a fresh mount would show the host's groups, so the container's own are bound.
+    namespace. Without one (`path` is the container's group) v1 has the container's own groups bound there, and v2 has
+    what the host has, in which /proc/self/cgroup says where: so it is with runc and crun, and programs look there.
 
     What the stage opens (for a `path`), what init attaches.
     """
@@ -170,7 +171,7 @@ def _cgroups(mount: Mount, host: Host, path: str) -> tuple[tuple[Act, ...], tupl
     target = mount.destination.rstrip("/")
     if host.cgroups.version == 2:
         if path:
-            return _bound_group(host.cgroups.hierarchies[0].path + path, target, attributes)
+            return _bound_group(host.cgroups.hierarchies[0].path, target, attributes)
         return (), (Act("init", MountFilesystem("cgroup2", target, attributes), WHY["cgroup2"]),)
     opening: tuple[Act, ...] = ()
     acts = [

@@ -164,6 +164,14 @@ def test_less_swap_than_none_is_refused(memory: int | None) -> None:
         written(V2, Resources(memory_limit=memory, memory_swap=64))
 
 
+@pytest.mark.parametrize(
+    ("quota", "period", "text"),
+    [(5000, 20000, "5000 20000"), (5000, None, "5000"), (None, 20000, "max 20000"), (-1, 20000, "max 20000")],
+)
+def test_a_quota_of_version_2_leaves_the_period(quota: int | None, period: int | None, text: str) -> None:
+    assert written(V2, Resources(cpu_quota=quota, cpu_period=period)) == [("x/cpu.max", text, ())]
+
+
 def test_a_controller_that_is_missing_is_named() -> None:
     with pytest.raises(Unsupported, match="no blkio cgroup controller"):
         written(Layout(1, (Hierarchy(("memory",), "/c/memory"),)), Resources(blkio_weight=300))

@@ -39,6 +39,7 @@ from cloche.step.base import Plan
 from cloche.step.cgroup import DelegateCgroup
 from cloche.step.flat import MAGIC, OPS, TABLE, VERSION, flatten
 from cloche.step.host import Host
+from cloche.step.mount import OpenTree
 from cloche.step.rootfs import Folder, Overlay
 from cloche.step.sync import Await, Gate, Open, Report
 
@@ -294,3 +295,13 @@ def test_a_stored_plan_with_an_owner_is_read_back() -> None:
     of = plan(bundle(WRITABLE), HOSTS["v2"])
     kept = stored.stored(of, flatten(of), {})
     assert stored.load(stored.dump(kept)) == kept
+
+
+def test_without_a_cgroup_namespace_version_1_shows_the_containers_groups_and_version_2_all() -> None:
+    spec = FULL.replace(resources=Resources(), namespaces=NAMESPACES[:-1], mounts=MOUNTS[:-1])
+    trees = {
+        host: [act.step.source for act in plan(bundle(spec), HOSTS[host]).acts if isinstance(act.step, OpenTree)]
+        for host in ("v1", "v2")
+    }
+    assert trees["v1"] == [f"{h.path}/cloche/ID" for h in V1.hierarchies]
+    assert trees["v2"] == ["/sys/fs/cgroup"], "where /proc/self/cgroup is a path in it"

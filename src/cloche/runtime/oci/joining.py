@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from cloche.errors import Conflict, Error, Invalid
+from cloche.kernel.cgroups import habitable
 from cloche.oci.config import ID_MAX, parse, parse_process
 from cloche.oci.document import parse_object
 from cloche.oci.runtime import Namespace
@@ -49,7 +50,7 @@ def execute(call: Call) -> int:
         raise Invalid("a terminal", "there is nobody to have its other end", "--console-socket, or no --detach")
     if process.cpu_affinity.initial:  # until it is in the group: what we do for it, we do there
         os.sched_setaffinity(0, _cpus(process.cpu_affinity.initial))
-    joining = _joining(call, place, record, spec, process)
+    joining = _joining(call, place, record, spec, process, host)
     if detached:
         pid, _ = _execute(call, place, joining, host, socket)
         handing.write_pid(given.text("pid-file"), pid)
@@ -132,10 +133,10 @@ def _is_id(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 11 and int(text) <= ID_MAX
 
 
-def _joining(call: Call, place: Directory, record: Record, spec: Spec, process: Process) -> Joining:
+def _joining(call: Call, place: Directory, record: Record, spec: Spec, process: Process, host: Host) -> Joining:
     pid, started = place.process()
     kinds = tuple(Namespace(kind) for kind in record.namespaces)
-    path = record.cgroups_path
+    path = habitable(host.cgroups, record.cgroups_path, pid)
     for wanted in call.given.many("cgroup"):
         if ":" in wanted:
             raise Invalid(f"--cgroup {wanted}", "a group of one controller is not built", "give a path alone")

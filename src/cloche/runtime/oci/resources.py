@@ -78,6 +78,8 @@ def update(call: Call) -> None:
         record, _ = _alive(call, place, host, "update")
         if wanted.check_before_update and wanted.memory_limit and wanted.memory_limit > 0:
             _check_memory(record, host, wanted.memory_limit)
+        if host.cgroups.version == 2 and wanted.cpu_period and wanted.cpu_quota is None:
+            wanted = wanted.replace(cpu_quota=_quota(record, host))
         steps = limits(record.cgroups_path, wanted, host)
         try:
             change(steps)
@@ -93,6 +95,16 @@ def _check_memory(record: Record, host: Host, limit: int) -> None:
         used = int(file.read())
     if used > limit:
         raise Conflict(f"limit memory to {limit} bytes", f"the container uses {used}", "without checkBeforeUpdate")
+
+
+def _quota(record: Record, host: Host) -> int | None:
+    """What the container has. Version 2 has both in one file, and a period alone would lift the quota."""
+    group = directories(record.cgroups_path, host).get("cpu")
+    if group is None:
+        return None
+    with open(f"{group}/cpu.max", "rb") as file:
+        quota = file.read().split()[0]
+    return None if quota == b"max" else int(quota)
 
 
 def _wanted(given: Given) -> Resources:
