@@ -6,7 +6,7 @@ import os
 
 from cloche.errors import Conflict, Error, NotFound
 from cloche.kernel import pidfd, processes
-from cloche.kernel.pidfd import KILL, open_process
+from cloche.kernel.pidfd import KILL, open_pid, open_process
 from cloche.kernel.signalnames import signal_number
 from cloche.runtime.oci.state import CREATED, CREATING, PAUSED, STOPPED, Directory, around_pid
 
@@ -70,7 +70,7 @@ def _signal_all(record: Record, number: int) -> int:
     told = 0
     for pid in inside(groups[0]) if groups else []:
         try:
-            handle = os.pidfd_open(pid)
+            handle = open_pid(pid)
         except ProcessLookupError:
             continue
         try:
