@@ -66,3 +66,4 @@ class Joining(Value):
     personality: str = ""
     memory_policy: MemoryPolicy | None = None
     listener: Listener | None = None
+    root: str = ""  # where the container has no mount namespace of its own: what its root was changed to

@@ -164,7 +164,10 @@ def _seal(spec: Spec) -> list[Act]:
     acts = []
     if wanted := mount_options((spec.rootfs_propagation,)).propagation:
         acts.append(Act("init", SetPropagation("/", wanted), "As asked: who else sees what is mounted in here."))
-    acts += [Act("init", WriteSysctl(key, value)) for key, value in spec.sysctl]
+    for key, value in spec.sysctl:
+        if {"", ".", ".."} & set((key if "/" in key else key.replace(".", "/")).split("/")):
+            raise Invalid(f"set the kernel parameter {key}", "it leads elsewhere", "such as net.ipv4.ip_forward")
+        acts.append(Act("init", WriteSysctl(key, value)))
     if spec.root_readonly:
         acts.append(
             Act(
@@ -329,6 +332,13 @@ def plan(bundle: Bundle, host: Host) -> Plan:
     )
 
 
+def _enter_again(root: str) -> list[Act]:
+    """The container's root: that of its mount namespace, else what its first process has made its root."""
+    if not root:
+        return [Act("joiner", EnterRoot("/"), "The container's root, through its mount namespace.")]
+    return [Act("joiner", EnterRoot(root)), Act("joiner", ChangeRoot())]
+
+
 def plan_joining(wanted: Joining, host: Host) -> Plan:
     """Every step of starting a process in a running container. Raises Invalid, Unsupported."""
     process = wanted.process
@@ -368,7 +378,7 @@ def plan_joining(wanted: Joining, host: Host) -> Plan:
             *joining,
             Act("joiner", NewSession()),
             *([Act("joiner", NewKeyring())] if wanted.keyring else ()),
-            Act("joiner", EnterRoot("/"), "The container's root, through its mount namespace."),
+            *_enter_again(wanted.root),
             *terminal,
             *holding,
             Act("joiner", CloseOthers((TERMINAL,) if process.terminal else ())),

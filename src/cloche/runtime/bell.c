@@ -48,7 +48,7 @@ static struct act act;            /* the act being done */
 static int64_t in[8];             /* its integers */
 static const char *next_string;   /* its strings that have not been taken yet */
 static int slots[FLAT_SLOTS], root = -1, actor = STAGE, channel = CONTROL, changed_directory, filtered;
-static uint64_t held;             /* slots that stay open when the others are closed */
+static uint8_t held[FLAT_SLOTS];  /* slots that stay open when the others are closed */
 static pid_t child;
 static char detail[256];          /* says more than errno when a step fails */
 static struct { uid_t uid; gid_t gid, gids[GROUPS_MAX]; int count; char home[PATH_MAX]; } user;
@@ -356,6 +356,7 @@ static int clone_child(void) {
 	child = syscall(SYS_CLONE3, &a, cgroup >= 0 ? sizeof a : 64);
 	if (child < 0) return -1;
 	if (child == 0) {
+		if (cgroup >= 0 && close(take(in[1]))) return -1;   /* a directory of the host: whoever may trace us in there could walk out through it */
 		actor = INIT;
 		reported = 0;
 		return 0;
@@ -390,7 +391,7 @@ static int terminal(void) {
 static int close_others(void) {   /* CVE-2024-21626: what stays open can be walked through, as /proc/self/fd/N/../.. */
 	int from = PLAN, next;
 	root = -1;
-	for (int k = 0; k < FLAT_SLOTS; k++) if (k != in[0] && !(held >> k & 1)) slots[k] = -1;
+	for (int k = 0; k < FLAT_SLOTS; k++) if (k != in[0] && !held[k]) slots[k] = -1;
 	do {   /* what lies between two that are kept */
 		next = INT_MAX;
 		for (int k = 0; k < FLAT_SLOTS; k++) if (slots[k] >= from && slots[k] < next) next = slots[k];
@@ -401,7 +402,9 @@ static int close_others(void) {   /* CVE-2024-21626: what stays open can be walk
 }
 
 static int hand_on(void) {   /* the program's own descriptors, from 3 on; the reports leave through another number */
-	if ((channel = fcntl(channel, F_DUPFD_CLOEXEC, FIRST_SLOT + FLAT_SLOTS)) < 0) return -1;
+	int moved = fcntl(channel, F_DUPFD_CLOEXEC, CONTROL + in[1]);
+	if (moved < 0) return -1;
+	channel = moved;
 	for (int k = 0; k < in[1]; k++) if (dup2(slot(in[0] + k), CONTROL + k) < 0) return -1;
 	return 0;
 }
@@ -609,7 +612,7 @@ static int run_hook(void) {   /* before and after of the state around our pid, p
 		_exit(127);
 	}
 	p.fd = handle = syscall(SYS_PIDFD_OPEN, pid, 0);
-	while ((n = handle < 0 ? 1 : poll(&p, 1, in[0])) < 0 && errno == EINTR);
+	while ((n = handle < 0 ? 1 : poll(&p, 1, in[0] > INT_MAX ? INT_MAX : in[0])) < 0 && errno == EINTR);
 	if (n < 1) kill(pid, SIGKILL);   /* our own child, not yet waited for */
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR);
 	close(state);
@@ -665,7 +668,7 @@ static int execute(void) {
 }
 
 static int copy_file(int from, int to, const char *name, const struct stat *s) {
-	int a = openat(from, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC), b = openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600), r = -1;
+	int a = openat(from, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC), b = openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600), r = -1;
 	off_t at = 0;
 	if (a >= 0 && b >= 0) for (r = 0; at < s->st_size && !r;) r = sendfile(b, a, &at, s->st_size - at) > 0 ? 0 : -1;
 	return closing(a, closing(b, r));
@@ -736,7 +739,7 @@ static int do_act(void) {
 	case OP_START: return wait_for_start(take(in[0]));
 	case OP_HOOK: return run_hook();
 	case OP_FIND: return find_program();
-	case OP_HOLD: held = in[0]; return 0;
+	case OP_HOLD: for (s = string(&n); n--; s++) if ((uint8_t)*s < FLAT_SLOTS) held[(uint8_t)*s] = 1; return 0;
 	case OP_HANDON: return hand_on();
 	case OP_ONTOCOPY: return onto_copy();
 	case OP_CHANGETREE: return attributes(slot(in[0]), in[1] | (in[4] >= 0 ? ATTR_IDMAP : 0), in[2], 0, slot(in[4]), in[3] ? RECURSIVE : 0);

@@ -79,14 +79,14 @@ static int status_of(int *pid, unsigned long long *started) {
 	fd = openat(folder, "start", O_WRONLY | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0) return errno == ENXIO || errno == ENOENT ? RUNNING : UNKNOWN;
 	close(fd);
-	return CREATED;
+	return faccessat(folder, "made", F_OK, 0) ? UNKNOWN : CREATED;
 }
 
 static int lock(const char *root, const char *id) {   /* waits for whoever changes the container */
 	struct stat a, b;
 	char path[PATH_MAX];
 	snprintf(path, sizeof path, "%s/%s", root, id);
-	return flock(folder, LOCK_EX) || fstat(folder, &a) || stat(path, &b) || a.st_ino != b.st_ino ? -1 : 0;
+	return flock(folder, LOCK_EX) || fstat(folder, &a) || stat(path, &b) || a.st_ino != b.st_ino || a.st_dev != b.st_dev ? -1 : 0;
 }
 
 /* ---- the commands: 0 when it is done, -1 when Python shall do it ---- */
@@ -101,17 +101,18 @@ static int tell(const char *id) {
 }
 
 static int start(void) {
-	struct pollfd p = {.events = 0};
-	unsigned long long started;
+	struct pollfd p[2] = {{.events = 0}, {.events = POLLIN}};   /* the reports' end, the process's */
+	unsigned long long started, now;
 	int pid, gate, begun = 0;
 	ssize_t n;
 	if (!faccessat(folder, "hooks", F_OK, 0) || status_of(&pid, &started) != CREATED) return -1;
-	if ((p.fd = openat(folder, "status", O_RDONLY | O_NONBLOCK | O_CLOEXEC)) < 0) return -1;
+	if ((p[0].fd = openat(folder, "status", O_RDONLY | O_NONBLOCK | O_CLOEXEC)) < 0) return -1;
+	if ((p[1].fd = syscall(OPEN_PROCESS, pid, 0)) < 0 || !stat_of(pid, &now) || now != started) return -1;
 	if ((gate = openat(folder, "start", O_WRONLY | O_NONBLOCK | O_CLOEXEC)) < 0) return -1;
 	if (write(gate, "x", 1) != 1) return -1;
 	close(gate);
-	while (poll(&p, 1, -1) < 0 && errno == EINTR);
-	n = read(p.fd, text, sizeof text);   /* what a pipe holds at most */
+	while (poll(p, 2, -1) < 0 && errno == EINTR);
+	n = read(p[0].fd, text, sizeof text);   /* what a pipe holds at most */
 	for (ssize_t at = 0; at + RECORD <= n; at += RECORD) {
 		if (text[at] == FAILED) {   /* whoever explains it finds it there */
 			int fd = openat(folder, "reports", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -241,7 +242,7 @@ static int quick(void) {
 	if (!root) root = "/run/cloche-oci";
 	command = words[at++];
 	if (!strcmp(command, "delete") && at < count && (!strcmp(words[at], "--force") || !strcmp(words[at], "-f"))) force = 1, at++;
-	if (at >= count || root[0] != '/' || strlen(root) > PATH_MAX - 300 || !plain(id = words[at++])) return -1;
+	if (at >= count || root[0] != '/' || strstr(root, "/..") || strlen(root) > PATH_MAX - 300 || !plain(id = words[at++])) return -1;
 	if (at != count && !(at + 1 == count && !strcmp(command, "kill"))) return -1;
 	if (strcmp(command, "state") && strcmp(command, "start") && strcmp(command, "kill") && strcmp(command, "delete")) return -1;
 	if (log && (fd = open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644)) < 0) return -1;
@@ -255,6 +256,9 @@ static int quick(void) {
 }
 
 int main(int argc, char **argv) {
+	int fd;
+	while ((fd = open("/dev/null", O_RDWR)) >= 0 && fd < 3);   /* or a file of ours would be the container's stdout */
+	if (fd >= 0) close(fd);
 	words = argv;
 	count = argc;
 	if (!quick()) return 0;

@@ -72,7 +72,7 @@ TABLE: tuple[tuple[type[Step], int, int, int], ...] = (
     (sync.WaitForStart, 1, 0, 0),
     (hook.RunHookInside, 2, 4, _MANY),
     (process.FindProgram, 0, 2, 2),
-    (process.HoldDescriptors, 1, 0, 0),
+    (process.HoldDescriptors, 0, 1, 1),
     (process.HandOn, 2, 0, 0),
     (root.OntoCopy, 0, 0, 0),
     (root.MoveRoot, 0, 0, 0),

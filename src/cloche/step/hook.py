@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from cloche.step.base import World
 
+_WAIT_MOST = (1 << 31) - 1  # milliseconds, poll(2)
 _SAID_MAX = 512  # bytes of what a hook that failed has printed, in the error
 
 
@@ -62,7 +63,7 @@ def _end(pid: int, timeout: int | None) -> str:
     try:
         poll = select.poll()
         poll.register(handle, select.POLLIN)
-        late = not poll.poll(None if timeout is None else timeout * 1000)
+        late = not poll.poll(None if timeout is None else min(timeout * 1000, _WAIT_MOST))
         if late:
             os.kill(pid, 9)  # our own child, not yet waited for
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -120,5 +121,5 @@ class RunHookInside(Step):
     def flat(self, slot: Callable[[Ref], int]) -> Flat:
         args = _program(self.hook)
         texts = (self.before, self.after, self.hook.path, *args, *self.hook.env)
-        limit = -1 if self.hook.timeout is None else self.hook.timeout * 1000
+        limit = -1 if self.hook.timeout is None else min(self.hook.timeout * 1000, _WAIT_MOST)
         return (limit, len(args)), tuple(t.encode("utf-8", "surrogateescape") for t in texts)

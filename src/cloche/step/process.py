@@ -146,8 +146,7 @@ class HoldDescriptors(Step):
         return "hold descriptors"
 
     def flat(self, slot: Callable[[Ref], int]) -> Flat:
-        bits = sum(1 << slot(ref) for ref in self.held)
-        return (bits - (1 << 64) if bits >> 63 else bits,), ()
+        return (), (bytes(slot(ref) for ref in self.held),)
 
 
 class HandOn(Step):

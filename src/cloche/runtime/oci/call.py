@@ -51,10 +51,13 @@ class Log:
 
 
 class Call:
-    """What all commands need to know. given: the command's own options and arguments."""
+    """What all commands need to know. given: the command's own options and arguments. inherited: the
+    descriptors from 3 on that the caller had open."""
 
-    def __init__(self, given: Given, root: str, log: Log, environment: dict[str, str]) -> None:
-        self.given, self.root, self.log = given, root, log
+    def __init__(
+        self, given: Given, root: str, log: Log, environment: dict[str, str], inherited: frozenset[int]
+    ) -> None:
+        self.given, self.root, self.log, self.inherited = given, root, log, inherited
         self.environment = environment
 
     @property

@@ -23,7 +23,6 @@ from cloche.runtime.oci import handing
 from cloche.runtime.oci.state import CREATING, SPEC_VERSION, Directory, Record, around_pid
 from cloche.step.base import Plan, Ref, Step
 from cloche.step.cgroup import MakeCgroup
-from cloche.step.flat import flatten
 from cloche.step.host import Host, probe
 from cloche.step.stored import dump, stored
 from cloche.step.sync import WaitForStart
@@ -54,6 +53,7 @@ def create(call: Call, foreground: bool = False) -> Made:
             place.write("config.json", content)
             made = _make(call, place, document, folder)
             handing.write_pid(given.text("pid-file"), made.pid)
+            place.write("made", b"")
         except BaseException:
             _give_up(call, place, document.hooks)
             raise
@@ -91,7 +91,7 @@ def _make(call: Call, place: Directory, document: Spec, folder: str) -> Made:
     place.keep(record, freezer_of(host.cgroups, record.cgroups_path) if record.cgroups_path else "")
     if program[0]:
         place.write("filter", program[1].to_bytes(4, "little") + program[0])
-    number = handing.count(call.given, call.environment)
+    number = handing.count(call.given, call.environment, call.inherited)
     made = bundles.bundle_of(place.id, spec, root, program).replace(
         created=True,
         state=around_pid(record, CREATING),
@@ -111,7 +111,7 @@ def _make(call: Call, place: Directory, document: Spec, folder: str) -> Made:
 def _execute(call: Call, place: Directory, bundle: Bundle, host: Host) -> Made:
     """The plan, with what is done at its tokens. Raises Error."""
     whole = plan(bundle, host)
-    kept = stored(whole, flatten(whole), {})
+    kept = stored(whole, handing.flat(whole), {})
     undone = _undone(whole)
     place.write("undo", dump(kept.replace(flat=b"", host=undone)))
     groups = [step.path for _, step in reversed(undone) if isinstance(step, MakeCgroup)]
@@ -122,7 +122,7 @@ def _execute(call: Call, place: Directory, bundle: Bundle, host: Host) -> Made:
     os.mkfifo(place.at("status"), 0o600)
     bell = Bell()
     try:
-        given = handing.passed(bundle.passed)
+        given = handing.passed(bundle.passed, call.inherited)
         given[Ref("start")] = os.open(place.at("start"), os.O_RDWR | os.O_CLOEXEC)
         reading = os.open(place.at("status"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         writing = os.open(place.at("status"), os.O_WRONLY | os.O_CLOEXEC)

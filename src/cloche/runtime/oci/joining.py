@@ -17,7 +17,6 @@ from cloche.runtime.oci import bundle as bundles
 from cloche.runtime.oci import handing
 from cloche.runtime.oci.state import PAUSED, RUNNING, Directory, around_pid
 from cloche.step.base import Ref
-from cloche.step.flat import flatten
 from cloche.step.host import probe
 from cloche.step.scheduling import bits
 from cloche.step.stored import stored
@@ -156,8 +155,9 @@ def _joining(call: Call, place: Directory, record: Record, spec: Spec, process: 
         kinds,
         path,
         *place.filter(),
-        passed=handing.count(call.given, call.environment),
+        passed=handing.count(call.given, call.environment, call.inherited),
         listener=listener,
+        root="" if "mount" in record.namespaces else record.rootfs,
         personality=spec.personality,
         memory_policy=spec.memory_policy,
     )
@@ -169,7 +169,9 @@ def _execute(call: Call, place: Directory, wanted: Joining, host: Host, socket: 
     terminal = -1
     bell = Bell()
     try:
-        with Execution(stored(whole, flatten(whole), {}), bell, (0, 1, 2), handing.passed(wanted.passed)) as making:
+        with Execution(
+            stored(whole, handing.flat(whole), {}), bell, (0, 1, 2), handing.passed(wanted.passed, call.inherited)
+        ) as making:
             try:
                 while token := making.advance():
                     making.wait()

@@ -22,12 +22,7 @@ NAME = "cloche-oci"
 
 def program(words: Sequence[str]) -> None:
     """Does what the words say, and ends the process: nothing of the interpreter's farewell is needed."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2:
-            try:
-                os.set_inheritable(int(name), False)  # what the caller left open is no hook's and no container's
-            except OSError:
-                continue  # the listing's own
+    inherited = _inherited()
     log = Log("", False, False)
     try:
         given, command, rest = options.parse_global(words)
@@ -35,7 +30,7 @@ def program(words: Sequence[str]) -> None:
         log = Log(given.text("log"), form == "json", given.flag("debug"))
         if form not in ("json", "text"):
             raise Invalid(f"--log-format {form}", "invalid log-format", "text or json")
-        code = _do(given, command, rest, log)
+        code = _do(given, command, rest, log, inherited)
     except Error as error:
         code = _tell(log, str(error), error.exit_code)
     except OSError as error:
@@ -43,9 +38,25 @@ def program(words: Sequence[str]) -> None:
         code = _tell(log, f"{where}{said(error)}", 1)
     except KeyboardInterrupt:
         code = 130
+    except Exception as error:  # noqa: BLE001 - nobody is told by a traceback; what it was is in the line
+        code = _tell(log, f"a fault of cloche-oci's own: {type(error).__name__}: {error}", 1)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _inherited() -> frozenset[int]:
+    """The descriptors from 3 on that the caller had open. They are closed in whatever is executed by us: none of them
+    is a hook's."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            try:
+                os.set_inheritable(int(name), False)
+                found.add(int(name))
+            except OSError:
+                continue  # the listing's own
+    return frozenset(found)
 
 
 def _tell(log: Log, message: str, code: int) -> int:
@@ -54,7 +65,7 @@ def _tell(log: Log, message: str, code: int) -> int:
     return code if code in (126, 127) else 1
 
 
-def _do(given: options.Given, command: str, rest: Sequence[str], log: Log) -> int:
+def _do(given: options.Given, command: str, rest: Sequence[str], log: Log, inherited: frozenset[int]) -> int:
     if given.flag("version"):
         from cloche.runtime.oci.telling import version
 
@@ -73,7 +84,7 @@ def _do(given: options.Given, command: str, rest: Sequence[str], log: Log) -> in
         raise Unsupported("--systemd-cgroup", "groups by systemd are not built yet", "use the cgroupfs manager")
     environment = dict(os.environ)
     root = given.text("root") or default_root(environment)
-    return _call(command, Call(own, os.path.abspath(root), log, environment))
+    return _call(command, Call(own, os.path.abspath(root), log, environment, inherited))
 
 
 def _call(command: str, call: Call) -> int:

@@ -185,7 +185,12 @@ def ps(call: Call) -> None:
     if "PID" not in head.split():
         raise Invalid(f"ps {' '.join(wanted)}", "its table has no column PID")
     at = head.split().index("PID")
-    print("\n".join([head, *(line for line in lines if int(line.split(None, at + 1)[at]) in pids)]))
+    print("\n".join([head, *(line for line in lines if _number(line.split(None, at + 1)[at : at + 1]) in pids)]))
+
+
+def _number(words: list[str]) -> int:
+    """The pid of a line; arguments with blanks in them, in a column before it, make that another word."""
+    return int(words[0]) if words and words[0].isdecimal() else 0
 
 
 def events(call: Call) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from cloche.errors import Conflict, Error, NotFound
+from cloche.kernel.pidfd import open_process
 from cloche.runtime.bell import STARTED, parse
 from cloche.runtime.execution import explain_step
 from cloche.runtime.oci.ending import remove
@@ -73,7 +74,12 @@ def open_gate(place: Directory) -> bytes:
             os.close(gate)
         poll = select.poll()
         poll.register(reports, 0)
-        poll.poll()
+        handle = open_process(*place.process())  # one that dies just now may have closed the fifo before we opened it
+        try:
+            poll.register(handle, select.POLLIN)
+            poll.poll()
+        finally:
+            os.close(handle)
         return os.read(reports, _REPORTS_MOST)
     finally:
         os.close(reports)

@@ -10,6 +10,7 @@
     groups        the control groups, a path a line, where they are all that is to be taken back
     freezer       the group that is frozen by `pause`
     hooks         an empty file, where a start or a deletion has hooks to run
+    made          an empty file, when all that create does is done
     reports       what a start that failed has been told, until it is explained
     start         fifo(7): the container waits at it; whoever can open it for writing knows that it still does
     status        fifo(7): what the container's side reports behind that gate; its end-of-file is exec's success
@@ -101,10 +102,19 @@ class Directory:
         except FileNotFoundError:
             raise self.missing() from None
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        if not os.path.exists(self.path):  # deleted while we waited
+        if not self._is_the_one():  # deleted while we waited, and perhaps another made
             self.__exit__(None, None, None)
-            raise self.missing()
+            return self.__enter__()
         return self
+
+    def _is_the_one(self) -> bool:
+        """Whether what is locked is what is there."""
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        locked = os.fstat(self._lock)
+        return (there.st_dev, there.st_ino) == (locked.st_dev, locked.st_ino)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -195,7 +205,9 @@ class Directory:
             return STOPPED
         if self._is_frozen(record or self.record(), host):
             return PAUSED
-        return CREATED if self.waits() else RUNNING
+        if not self.waits():
+            return RUNNING
+        return CREATED if os.path.exists(self.at("made")) else CREATING
 
     def waits(self) -> bool:
         """Whether somebody stands at the gate."""
