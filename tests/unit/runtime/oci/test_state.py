@@ -59,6 +59,8 @@ def test_a_process_of_another_start_time_is_not_the_containers(place: Directory)
     os.mkfifo(place.at("start"))
     assert place.status() == "running", "nobody stands at the gate"
     waiting = os.open(place.at("start"), os.O_RDWR)
+    assert place.status() == "creating", "who makes it has more to do"
+    place.write("made", b"")
     assert place.status() == "created"
     os.close(waiting)
 
