@@ -21,7 +21,8 @@ from pathlib import Path
 from struct import pack, unpack_from
 
 import pytest
-from tests.unit.plan.test_plans import PLANS
+from tests.unit.plan.test_features import BASE, PARTS, V1, made, merged
+from tests.unit.plan.test_plans import PLANS as ENGINES
 
 from cloche.kernel.libc import prctl
 from cloche.kernel.namespaces import unshare
@@ -30,6 +31,7 @@ from cloche.step.flat import TABLE, flatten
 from probes import private_mount_namespace, requires
 
 pytestmark = [pytest.mark.one_lane, requires("root"), pytest.mark.timeout(600)]
+PLANS = ENGINES | {name: made(merged(BASE, part), V1, passed=2) for name, part in PARTS.items()}
 TRIES = int(os.environ.get("CLOCHE_FUZZ", "300"))
 EPROTO = 71
 NEWPID, NEWNET, NEWIPC, NEWUTS = 0x20000000, 0x40000000, 0x08000000, 0x04000000
