@@ -138,6 +138,7 @@ def test_each_archive_alone_gives_the_same_files(archive: Path, tmp_path: Path) 
 def test_what_podman_saves_is_loaded(store: ImageStore, archive: Path, tmp_path: Path, form: str) -> None:
     with TemporaryDirectory(dir="/tmp") as place:  # podman refuses run directories with long names
         podman = ["podman", "--root", f"{place}/root", "--runroot", f"{place}/run", "--storage-driver", "vfs"]
+        podman += ["--network-config-dir", place]  # it locks a file there, and /etc may be read-only
         for words in (["load", "-i", archive], ["save", "--format", form, "-o", tmp_path / "saved", NAME]):
             done = subprocess.run([*podman, *words], capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
             assert done.returncode == 0, done.stderr
