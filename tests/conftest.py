@@ -102,7 +102,7 @@ class LaneReport:
         entry["seconds"] += report.duration
         if report.failed or (report.skipped and entry["outcome"] == "passed"):
             entry["outcome"] = "xfailed" if hasattr(report, "wasxfail") else report.outcome
-            entry["reason"] = _reason(report)
+            entry["reason"] = getattr(report, "wasxfail", "") or _reason(report)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         entry = self.outcomes.pop(nodeid, None)
