@@ -13,12 +13,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from cloche.engine.bundle import MASKED, NODES, READONLY
 from cloche.image.entries import write_layer
 from cloche.image.packing import collect
 from cloche.image.tree import Tree
 from cloche.oci.runtime import Capabilities, Mount, Namespace, Process, Spec, User
 from cloche.plan import Bundle, Joining, plan, plan_joining
+from cloche.plan.defaults import MASKED, NODES, READONLY
 from cloche.runtime import foreground
 from cloche.runtime.bell import Bell
 from cloche.runtime.execution import Execution, StepFailed, explain

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -306,3 +308,20 @@ def test_nodes_and_links_are_made_inside(glass: Glass, outside: Path) -> None:
     (inside / "null").unlink()
     (inside / "null").write_text("hostile\n")
     assert "make device /dev/null: something else is there: null: file exists" in refused(glass, bare)
+
+
+def test_renames_elsewhere_do_not_keep_a_link_from_being_followed(
+    glass: Glass, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """openat2(2): EAGAIN, whenever anything on the machine is renamed while `..` is resolved."""
+    (glass.root / "real").mkdir()
+    (glass.root / "link").symlink_to("/".join([*[".."] * 30, "real"]))
+    renaming = "import os\nwhile True: os.rename('a', 'b'); os.rename('b', 'a')"
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "a").mkdir()
+    with subprocess.Popen([sys.executable, "-c", renaming], cwd=elsewhere) as somebody:
+        try:
+            spec = glass.spec("true", mounts=tuple(Mount(f"/link/{n}", "tmpfs", "tmpfs") for n in range(20)))
+            assert [glass.run(spec)[0] for _ in range(10)] == [0] * 10
+        finally:
+            somebody.kill()

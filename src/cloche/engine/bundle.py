@@ -18,6 +18,7 @@ from cloche.oci.runtime import (
     User,
 )
 from cloche.plan.bundle import Bundle, Joining
+from cloche.plan.defaults import MASKED, NODES, READONLY
 from cloche.step.attachment import Attachment
 from cloche.value import Value
 
@@ -27,33 +28,6 @@ if TYPE_CHECKING:
     from cloche.engine.request import ExecRequest, FileMount, Limits
     from cloche.engine.store import Store
     from cloche.step.rootfs import Folder, Overlay
-
-MASKED = (
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-)
-READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-NODES = tuple(
-    Device("/dev/" + name, "c", major, minor)
-    for name, major, minor in (
-        ("null", 1, 3),
-        ("zero", 1, 5),
-        ("full", 1, 7),
-        ("random", 1, 8),
-        ("urandom", 1, 9),
-        ("tty", 5, 0),
-    )
-)
 
 
 class Other(Value):

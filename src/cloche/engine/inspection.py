@@ -3,10 +3,10 @@ them."""
 
 from __future__ import annotations
 
-from cloche.engine.bundle import MASKED, READONLY
 from cloche.engine.database import RESTARTING, RUNNING
 from cloche.engine.netinspection import bindings, networking
 from cloche.engine.request import bounding
+from cloche.plan.defaults import MASKED, READONLY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

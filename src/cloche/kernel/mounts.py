@@ -36,7 +36,9 @@ _ATTRIBUTES = {  # option: (set, clear)
     "nostrictatime": (0, 0),
 }
 # of mount(2), and without an effect on any file system: not to be taken for the file system's own
-_WITHOUT_EFFECT = ("defaults", "", "silent", "loud", "iversion", "noiversion")
+_WITHOUT_EFFECT = ("defaults", "silent", "loud", "iversion", "noiversion")
+# of the super block, by name: fsconfig(2) takes them for every file system
+_SUPER = ("async", "sync", "dirsync", "lazytime", "nolazytime", "mand", "nomand")
 _PROPAGATIONS = {"private": MS_PRIVATE, "slave": MS_SLAVE, "shared": MS_SHARED, "unbindable": MS_UNBINDABLE}
 _PROPAGATIONS |= {"r" + name: flag | MS_REC for name, flag in list(_PROPAGATIONS.items())}
 
@@ -45,19 +47,9 @@ OPTION_NAMES = (
     *_ATTRIBUTES,
     *(f"r{name}" for name in _ATTRIBUTES if name != "relatime"),
     *_PROPAGATIONS,
-    *("bind", "rbind", "idmap", "ridmap", "tmpcopyup"),
-    *_WITHOUT_EFFECT[2:],
-    *(
-        "defaults",
-        "async",
-        "sync",
-        "dirsync",
-        "lazytime",
-        "nolazytime",
-        "mand",
-        "nomand",
-        "remount",
-    ),  # fsconfig(2) takes them
+    *_SUPER,
+    *_WITHOUT_EFFECT,
+    *("bind", "rbind", "remount", "idmap", "ridmap", "tmpcopyup"),
 )
 
 ATTRIBUTE_NAMES = {
@@ -113,7 +105,7 @@ def mount_options(names: tuple[str, ...]) -> MountOptions:
             copied = True
         elif name == "remount":
             again = True
-        elif name not in _WITHOUT_EFFECT:
+        elif name and name not in _WITHOUT_EFFECT:
             data.append(name)
     return MountOptions(
         on,

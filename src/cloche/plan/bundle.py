@@ -46,7 +46,6 @@ class Listener(Value):
     path: str
     metadata: str
     state: tuple[str, str]
-    version: str
     pid: int = 0
 
 

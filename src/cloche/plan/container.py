@@ -210,6 +210,11 @@ def _check(process: Process) -> None:
             raise Invalid(f"execute {process.args[0]!r}", "an argument or variable has a NUL byte in it")
 
 
+def _oom(process: Process) -> list[Act]:
+    score = process.oom_score_adj
+    return [Act("stage", WriteSelf("/proc/self/oom_score_adj", str(score)))] if score is not None else []
+
+
 def _enter(bundle: Bundle, flags: int, userns: tuple[Ref, ...]) -> tuple[list[Act], list[Act]]:
     """The root: what the stage does, what init does."""
     if not flags & KINDS["mount"][0]:  # somebody else's mount namespace: nothing is mounted in it
@@ -286,7 +291,6 @@ def plan(bundle: Bundle, host: Host) -> Plan:
     limiting = cgroups.make(spec, host) if spec.cgroups_path else []
     # no process at all, of cgroup v2: nobody could be cloned into such a group
     late = [act for act in limiting if isinstance(act.step, LimitCgroup) and act.step.forbids_all]
-    score = process.oom_score_adj
     shared = mounts.others(bundle)
     passed, holding, passing = process_acts.passing(bundle.passed, "init")
     waiting = (START,) if bundle.created else ()
@@ -300,7 +304,7 @@ def plan(bundle: Bundle, host: Host) -> Plan:
             *joined.values(),
             *shared,
             Act("host", StartBell(refs)),
-            *([Act("stage", WriteSelf("/proc/self/oom_score_adj", str(score)))] if score is not None else ()),
+            *_oom(process),
             *opening,
             *(shifting if not userns else ()),
             *trees,
@@ -355,7 +359,6 @@ def plan_joining(wanted: Joining, host: Host) -> Plan:
     opening, joining, cgroup = cgroups.join(wanted.cgroups_path, host, "joiner", "user" in kinds)
     terminal, ready = _handover(process, "joiner", console=False)
     passed, holding, passing = process_acts.passing(wanted.passed, "joiner")
-    score = process.oom_score_adj
     entering: list[Step] = [
         EnterUserNamespace(Ref("ns.user")) if kind == "user" else SetNamespace(Ref("ns." + kind), kind)
         for kind in kinds
@@ -367,7 +370,7 @@ def plan_joining(wanted: Joining, host: Host) -> Plan:
         (
             *opened,
             Act("host", StartBell((*passed, *(Ref("ns." + k) for k in kinds)))),
-            *([Act("stage", WriteSelf("/proc/self/oom_score_adj", str(score)))] if score is not None else ()),
+            *_oom(process),
             *opening,
             *(Act("stage", step, "The process shall live in the container's namespaces.") for step in entering),
             Act(

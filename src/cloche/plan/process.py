@@ -115,7 +115,7 @@ def listened(listener: Listener | None, actor: str) -> list[Act]:
     """Behind a filter that notifies: nothing goes on before its listener is where it belongs."""
     if listener is None:
         return []
-    sending = SendListener(listener.path, listener.metadata, *listener.state, listener.version, listener.pid)
+    sending = SendListener(listener.path, listener.metadata, *listener.state, listener.pid)
     return [
         Act(actor, Report("filtered")),
         Act("host", Await("filtered")),

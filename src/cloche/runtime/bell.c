@@ -148,10 +148,16 @@ static int closing(int fd, int result) {   /* `result` and its errno, now that `
 
 /* ---- paths inside the root: only the kernel resolves them, and it cannot be led out ---- */
 
+static int open_within(int at, const char *path, int flags, int resolve) {   /* EAGAIN: anything anywhere was renamed while `..` was resolved */
+	struct { uint64_t flags, mode, resolve; } how = {flags | O_CLOEXEC, 0, resolve};
+	int fd, tries = 0;
+	while ((fd = syscall(SYS_OPENAT2, at, path, &how, sizeof how)) < 0 && errno == EAGAIN && tries++ < 1000);
+	return fd;
+}
+
 static int in_root(const char *path, int flags, int resolve) {
-	struct { uint64_t flags, mode, resolve; } how = {flags | O_CLOEXEC, 0, RESOLVE_IN_ROOT | resolve};
 	while (*path == '/') path++;
-	return syscall(SYS_OPENAT2, root, *path ? path : ".", &how, sizeof how);
+	return open_within(root, *path ? path : ".", flags, RESOLVE_IN_ROOT | resolve);
 }
 
 static int open_root(const char *path) { return in_root(path, O_PATH, RESOLVE_NO_MAGICLINKS); }
@@ -251,9 +257,8 @@ static int mount_filesystem(void) {
 
 static int open_tree(void) {   /* a detached copy of a mount; what is below a directory that containers write: no link leads out */
 	const char *path = string(0), *below = act.strs > 1 ? string(0) : "";
-	struct { uint64_t flags, mode, resolve; } how = {O_PATH | O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
 	int recursive = in[1] ? RECURSIVE : 0, at = open(path, O_PATH | O_CLOEXEC), tree;
-	if (at >= 0 && *below && (at = closing(at, syscall(SYS_OPENAT2, at, below, &how, sizeof how))) < 0) return explain("within the volume: ", below);
+	if (at >= 0 && *below && (at = closing(at, open_within(at, below, O_PATH, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS))) < 0) return explain("within the volume: ", below);
 	if (at < 0) return -1;
 	tree = closing(at, syscall(SYS_OPEN_TREE, at, "", AT_EMPTY_PATH | TREE_CLONE | O_CLOEXEC | recursive));
 	if (tree >= 0 && in[2] >= 0 && attributes(tree, ATTR_IDMAP, 0, 0, slot(in[2]), recursive)) return closing(tree, -1);

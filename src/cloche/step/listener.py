@@ -34,7 +34,6 @@ class SendListener(Step):
     metadata: str
     before: str
     after: str
-    version: str
     container: int = 0
 
     def needs(self) -> tuple[Ref, ...]:
@@ -47,26 +46,20 @@ class SendListener(Step):
         return f"send the seccomp listener to {self.path}"
 
     def execute(self, world: World) -> None:
-        import _socket
-
+        from cloche.kernel.descriptors import send_descriptor
         from cloche.kernel.libc import syscall
 
         pid = world.take(PID)
         listener = syscall(_PIDFD_GETFD, world.take(PIDFD), NUMBER, 0, what="pidfd_getfd")
-        peer = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         try:
-            peer.connect(self.path)
-            rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, listener.to_bytes(4, "little"))
-            message = self.message(pid)
-            peer.sendall(message[peer.sendmsg([message], [rights]) :])
+            send_descriptor(self.path, listener, self.message(pid))
         finally:
-            peer.close()
             os.close(listener)
 
     def message(self, pid: int) -> bytes:
         """The container process state."""
-        told: dict[str, Any] = {"ociVersion": self.version, "fds": ["seccompFd"], "pid": pid}
+        state = loads(f"{self.before}{self.container or pid}{self.after}")
+        told: dict[str, Any] = {"ociVersion": state["ociVersion"], "fds": ["seccompFd"], "pid": pid}
         if self.metadata:
             told["metadata"] = self.metadata
-        told["state"] = loads(f"{self.before}{self.container or pid}{self.after}")
-        return dumps(told).encode()
+        return dumps(told | {"state": state}).encode()

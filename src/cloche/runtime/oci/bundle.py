@@ -11,8 +11,9 @@ import os
 from cloche.errors import Error, Invalid, Unsupported
 from cloche.kernel.capabilities import mask
 from cloche.oci.config import UMASK_OF_CALLER, parse
-from cloche.oci.runtime import Capabilities, Device, Mount, Process, Resources, Spec
+from cloche.oci.runtime import Capabilities, Mount, Process, Resources, Spec
 from cloche.plan.bundle import Bundle
+from cloche.plan.defaults import NODES
 from cloche.runtime.oci.state import FILTERS
 from cloche.step.rootfs import Folder
 
@@ -24,16 +25,11 @@ if TYPE_CHECKING:
 
     Warn = Callable[[str], None]
 
-DEFAULT_DEVICES = tuple(  # config-linux.md, Default Devices; /dev/console and /dev/ptmx are made elsewhere
-    Device("/dev/" + name, "c", major, minor)
-    for name, major, minor in (
-        *(("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)),
-    )
-)
 _ZERO_IS_NONE = (  # Go's programs write 0 for what they do not ask for
     *("memory_limit", "memory_swap", "memory_reservation", "cpu_shares", "cpu_quota", "cpu_period"),
     *("cpu_rt_period", "cpu_rt_runtime", "blkio_weight", "blkio_leaf_weight", "kernel_memory", "kernel_memory_tcp"),
 )
+_ASKED_ALWAYS = {"read", "write"}  # what bell itself must call behind the filter, before anybody can answer
 _IPC = frozenset("kernel." + n for n in "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split())
 
 
@@ -65,7 +61,7 @@ def settle(spec: Spec, folder: str, name: str, warn: Warn) -> Spec:
         warn("root, mounts, maskedPaths and readonlyPaths are those of the mount namespace that is joined")
     mounts = tuple(_settle_mount(mount, folder) for mount in spec.mounts)
     given = {device.path for device in spec.devices}
-    devices = (*(d for d in DEFAULT_DEVICES if d.path not in given), *spec.devices)
+    devices = (*(d for d in NODES if d.path not in given), *spec.devices)
     if any(_is_bind(m) and m.destination.rstrip("/") == "/dev" for m in mounts):
         devices = ()  # the host's own: nothing is to be made in it
     return spec.replace(
@@ -73,7 +69,7 @@ def settle(spec: Spec, folder: str, name: str, warn: Warn) -> Spec:
         mounts=mounts,
         devices=devices,
         cgroups_path=group(spec.cgroups_path, name),
-        resources=settle_resources(spec.resources),
+        resources=settle_resources(spec.resources, warn),
     )
 
 
@@ -121,14 +117,13 @@ def _umask() -> int:
     return found
 
 
-def settle_resources(wanted: Resources) -> Resources:
-    """Where 0 is written for "none"."""
+def settle_resources(wanted: Resources, warn: Warn) -> Resources:
+    """Where 0 is written for "none"; what no kernel limits any more is said (config-linux.md, Memory)."""
+    if wanted.kernel_memory or wanted.kernel_memory_tcp:
+        warn("limits of kernel memory are ignored: it is a part of memory, and kernels from 5.4 on limit it so")
     zeros = {name: None for name in _ZERO_IS_NONE if getattr(wanted, name) == 0}
     rates = tuple(rate for rate in wanted.rates if rate.rate or rate.kind not in ("weight", "leaf_weight"))
     return wanted.replace(**zeros, rates=rates)
-
-
-_ASKED_ALWAYS = {"read", "write"}  # what bell itself must call behind the filter, before anybody can answer
 
 
 def notifies(spec: Spec) -> bool:

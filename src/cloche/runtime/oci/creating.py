@@ -100,10 +100,8 @@ def _make(call: Call, place: Directory, document: Spec, folder: str) -> Made:
         pivot=not call.given.flag("no-pivot"),
     )
     if spec.seccomp and bundles.notifies(spec):
-        listener = Listener(
-            spec.seccomp.listener_path, spec.seccomp.listener_metadata, around_pid(record, CREATING), SPEC_VERSION
-        )
-        made = made.replace(listener=listener)
+        agent = Listener(spec.seccomp.listener_path, spec.seccomp.listener_metadata, made.state)
+        made = made.replace(listener=agent)
     _check_group(record, host)
     return _execute(call, place, made, host)
 
@@ -122,7 +120,7 @@ def _execute(call: Call, place: Directory, bundle: Bundle, host: Host) -> Made:
     os.mkfifo(place.at("status"), 0o600)
     bell = Bell()
     try:
-        given = handing.passed(bundle.passed, call.inherited)
+        given = handing.passed(bundle.passed)
         given[Ref("start")] = os.open(place.at("start"), os.O_RDWR | os.O_CLOEXEC)
         reading = os.open(place.at("status"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         writing = os.open(place.at("status"), os.O_WRONLY | os.O_CLOEXEC)

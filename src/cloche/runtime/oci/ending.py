@@ -8,7 +8,7 @@ from cloche.errors import Conflict, Error, NotFound
 from cloche.kernel import pidfd, processes
 from cloche.kernel.pidfd import KILL, open_pid, open_process
 from cloche.kernel.signalnames import signal_number
-from cloche.runtime.oci.state import CREATED, CREATING, PAUSED, STOPPED, Directory, around_pid
+from cloche.runtime.oci.state import CREATED, CREATING, STOPPED, Directory, around_pid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def kill(call: Call) -> None:
         finally:
             os.close(handle)
     if number == KILL:
-        _thaw(record)
+        _thaw(place)
 
 
 def _send(handle: int, number: int) -> None:
@@ -84,15 +84,14 @@ def _signal_all(record: Record, number: int) -> int:
     return told
 
 
-def _thaw(record: Record) -> None:
+def _thaw(place: Directory) -> None:
     """On cgroup v1 even SIGKILL waits for the thaw."""
-    from cloche.kernel.cgroups import probe_layout
-    from cloche.kernel.freezer import freezer_of, is_frozen, thaw
+    from cloche.kernel.freezer import is_frozen, thaw
 
-    place = freezer_of(probe_layout(), record.cgroups_path) if record.cgroups_path else ""
+    group = place.freezer()
     try:
-        if place and is_frozen(place):
-            thaw(place)
+        if group and is_frozen(group):
+            thaw(group)
     except OSError as error:
         if error.errno not in (2, 19):  # its group is gone, and so is everybody
             raise
@@ -128,13 +127,8 @@ def remove(place: Directory, warn: Callable[[str], None]) -> None:
 def take_down(place: Directory) -> None:
     """End the processes, undo the plan; the directory stays. Raises Error."""
     pid, started = place.process()
-    try:
-        record = place.record()
-    except NotFound:
-        record = None
     if pid and processes.start_time(pid) == started:
-        if record and place.status(record) == PAUSED:
-            _thaw(record)
+        _thaw(place)
         kill_and_wait(pid, started)
     plan = place.undo_plan()
     problems = plan.undo() if plan else []

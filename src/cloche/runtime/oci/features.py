@@ -6,6 +6,7 @@ from cloche.kernel.capabilities import NAMES
 from cloche.kernel.mounts import OPTION_NAMES
 from cloche.kernel.namespaces import KINDS
 from cloche.oci.seccomp import ARCHITECTURES, FLAGS, OPERATORS
+from cloche.runtime.oci.state import SPEC_VERSION
 from cloche.version import VERSION
 
 TYPE_CHECKING = False
@@ -20,7 +21,7 @@ def features() -> dict[str, Any]:
     """The document."""
     return {
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": "1.3.0",
+        "ociVersionMax": SPEC_VERSION,
         "hooks": _HOOKS,
         "mountOptions": sorted(OPTION_NAMES),
         "linux": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from cloche.errors import Error, Invalid, Unsupported
+from cloche.kernel.descriptors import send_descriptor
 from cloche.step.base import Ref
 from cloche.step.flat import flatten
 
@@ -14,29 +15,15 @@ if TYPE_CHECKING:
     from cloche.step.base import Plan
 
 _PASSED_MOST = 200  # of what one plan can name
-_PATH_MOST = 107  # bytes of sun_path, unix(7)
 
 
 def send(path: str, descriptor: int, name: str) -> None:
-    """Connect to a socket and send one descriptor (SCM_RIGHTS), with its name as data. Raises Error."""
-    import _socket
-
-    peer = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-    folder = -1
+    """To the socket of a caller's, with its name as data. Raises Error."""
     try:
-        where = path
-        if len(os.fsencode(path)) > _PATH_MOST:  # a shorter name for the same place
-            folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            where = f"/proc/self/fd/{folder}/{os.path.basename(path)}"
-        peer.connect(where)
-        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptor.to_bytes(4, "little"))
-        peer.sendmsg([name.encode()], [rights])
+        send_descriptor(path, descriptor, name.encode())
     except OSError as error:
-        raise Error(f"send a descriptor to the socket {path}", error.errno or 5) from error
-    finally:
-        peer.close()
-        if folder >= 0:
-            os.close(folder)
+        hint = "is somebody listening there?"
+        raise Error(f"send a descriptor to the socket {path}", error.errno or 5, hint) from error
 
 
 def listening(environment: dict[str, str]) -> int:
@@ -76,20 +63,11 @@ def variables(environment: dict[str, str]) -> tuple[str, ...]:
     return (*told, f"LISTEN_FDNAMES={names}") if names else told
 
 
-def passed(number: int, inherited: frozenset[int]) -> dict[Ref, int]:
-    """Copies of the caller's descriptors from 3 on, by the refs of a plan. Raises Invalid."""
-    assert all(3 + at in inherited for at in range(number))
+def passed(number: int) -> dict[Ref, int]:
+    """Copies of the caller's descriptors from 3 on, which count() has found open, by the refs of a plan."""
     import fcntl
 
-    refs: dict[Ref, int] = {}
-    for at in range(number):
-        try:
-            refs[Ref(f"passed.{at}")] = fcntl.fcntl(3 + at, fcntl.F_DUPFD_CLOEXEC, 16)
-        except OSError as error:
-            for fd in refs.values():
-                os.close(fd)
-            raise Invalid(f"pass {number} descriptors", f"descriptor {3 + at} is not open", "--preserve-fds") from error
-    return refs
+    return {Ref(f"passed.{at}"): fcntl.fcntl(3 + at, fcntl.F_DUPFD_CLOEXEC, 16) for at in range(number)}
 
 
 def write_pid(path: str, pid: int) -> None:

@@ -15,7 +15,7 @@ from cloche.runtime.bell import Bell
 from cloche.runtime.execution import Execution, StepFailed, explain
 from cloche.runtime.oci import bundle as bundles
 from cloche.runtime.oci import handing
-from cloche.runtime.oci.state import PAUSED, RUNNING, Directory, around_pid
+from cloche.runtime.oci.state import CREATED, PAUSED, RUNNING, Directory, around_pid
 from cloche.step.base import Ref
 from cloche.step.host import probe
 from cloche.step.scheduling import bits
@@ -35,10 +35,10 @@ def execute(call: Call) -> int:
     place = Directory(call.root, call.id)
     record = place.record()
     host = probe(all_controllers=True)
-    status = place.status(record, host)
+    status = place.status()
     if status == PAUSED and given.flag("ignore-paused"):
-        _await_thaw(place, record, host)
-    elif status not in (RUNNING, "created"):
+        _await_thaw(place)
+    elif status not in (RUNNING, CREATED):
         raise Conflict(f"execute in container {call.id}", f"cannot exec in a {status} container")
     spec = parse(place.read("config.json"))
     process = _process(call, spec)
@@ -62,11 +62,11 @@ def execute(call: Call) -> int:
         return stay(pid, caught, terminal)
 
 
-def _await_thaw(place: Directory, record: Record, host: Host) -> None:
+def _await_thaw(place: Directory) -> None:
     """Joining a frozen group would freeze us half-way."""
     from time import sleep
 
-    while place.status(record, host) == PAUSED:
+    while place.status() == PAUSED:
         sleep(0.01)  # a frozen group of cgroup v1 tells nobody when it is thawed
 
 
@@ -96,7 +96,7 @@ def _changed(call: Call, process: Process) -> Process:
     given = call.given
     if len(given.arguments) < 2:
         raise Invalid("exec", "no command specified", "cloche-oci exec ID COMMAND, or --process FILE")
-    user = process.user.replace(additional_gids=process.user.additional_gids)
+    user = process.user
     if text := given.text("user"):
         uid, _, gid = text.partition(":")
         if not _is_id(uid) or (gid and not _is_id(gid)):
@@ -144,9 +144,9 @@ def _joining(call: Call, place: Directory, record: Record, spec: Spec, process: 
         process = process.replace(oom_score_adj=spec.process.oom_score_adj)
     listener = None
     if spec.seccomp and bundles.notifies(spec):
-        around = around_pid(record, place.status(record))
+        around = around_pid(record, place.status())
         profile = spec.seccomp
-        listener = Listener(profile.listener_path, profile.listener_metadata, around, record.version, pid)
+        listener = Listener(profile.listener_path, profile.listener_metadata, around, pid)
     return Joining(
         place.id,
         process,
@@ -170,7 +170,7 @@ def _execute(call: Call, place: Directory, wanted: Joining, host: Host, socket: 
     bell = Bell()
     try:
         with Execution(
-            stored(whole, handing.flat(whole), {}), bell, (0, 1, 2), handing.passed(wanted.passed, call.inherited)
+            stored(whole, handing.flat(whole), {}), bell, (0, 1, 2), handing.passed(wanted.passed)
         ) as making:
             try:
                 while token := making.advance():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cloche.errors import Error, Invalid, said
+from cloche.errors import Error, Invalid, Unsupported, said
 from cloche.runtime.oci import options
 from cloche.runtime.oci.call import Call, Log, default_root
 
@@ -78,13 +78,23 @@ def _do(given: options.Given, command: str, rest: Sequence[str], log: Log, inher
     if own.flag("help"):
         print(options.help_of(command))
         return 0
-    if given.flag("systemd-cgroup"):
-        from cloche.errors import Unsupported
-
-        raise Unsupported("--systemd-cgroup", "groups by systemd are not built yet", "use the cgroupfs manager")
+    _refuse(given, command)
+    if given.text("criu"):
+        log.write("warning", "--criu is ignored, as by runc: nothing here executes it")
     environment = dict(os.environ)
     root = given.text("root") or default_root(environment)
     return _call(command, Call(own, os.path.abspath(root), log, environment, inherited))
+
+
+def _refuse(given: options.Given, command: str) -> None:
+    """What is asked for by global options, or by who calls, and is not built. Raises Invalid, Unsupported."""
+    rootless = given.text("rootless", "auto")
+    if rootless not in ("true", "false", "auto"):
+        raise Invalid(f"--rootless {rootless}", "expected true, false or auto")
+    if rootless == "true" or (os.geteuid() and command in ("create", "run")):
+        raise Unsupported("make a container without root", "it is not built yet", "run as root")
+    if given.flag("systemd-cgroup"):
+        raise Unsupported("--systemd-cgroup", "groups by systemd are not built yet", "use the cgroupfs manager")
 
 
 def _call(command: str, call: Call) -> int:
@@ -114,8 +124,6 @@ def _call(command: str, call: Call) -> int:
 
         resources.COMMANDS[command](call)
     elif command in ("checkpoint", "restore"):
-        from cloche.errors import Unsupported
-
         raise Unsupported(f"{command} a container", "it is not built yet", "`features` names what there is")
     else:
         _tell_of(command, call)
@@ -123,15 +131,16 @@ def _call(command: str, call: Call) -> int:
 
 
 def _tell_of(command: str, call: Call) -> None:
-    from cloche.runtime.oci import features, telling
+    from cloche.runtime.oci import telling
 
+    text = ""
     if command == "spec":
         telling.write_spec(call)
-        return
-    text = {
-        "state": lambda: telling.state(call),
-        "list": lambda: telling.list_all(call),
-        "features": lambda: telling.pretty(features.features()),
-    }[command]()
+    elif command == "features":
+        from cloche.runtime.oci.features import features
+
+        text = telling.pretty(features())
+    else:
+        text = telling.state(call) if command == "state" else telling.list_all(call)
     if text:
         print(text)

@@ -28,16 +28,16 @@ _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _ALIVE = (CREATED, RUNNING, PAUSED)
 
 
-def _alive(call: Call, place: Directory, host: Host, what: str) -> tuple[Record, str]:
-    record = place.record()
-    status = place.status(record, host)
+def _alive(call: Call, place: Directory, what: str) -> str:
+    """Its status. Raises NotFound, Conflict."""
+    status = place.status()
     if status not in _ALIVE:
         raise Conflict(f"{what} container {call.id}", "container not running")
-    return record, status
+    return status
 
 
-def _freezer(call: Call, record: Record, host: Host, what: str) -> str:
-    group = freezer.freezer_of(host.cgroups, record.cgroups_path) if record.cgroups_path else ""
+def _freezer(call: Call, place: Directory, what: str) -> str:
+    group = place.freezer()
     if not group:
         raise Unsupported(f"{what} container {call.id}", "this host has no freezer cgroup controller")
     return group
@@ -45,12 +45,10 @@ def _freezer(call: Call, record: Record, host: Host, what: str) -> str:
 
 def pause(call: Call) -> None:
     """Everybody stands still when this returns. Raises Conflict, Unsupported, Error."""
-    host = probe(all_controllers=True)
     with Directory(call.root, call.id) as place:
-        record, status = _alive(call, place, host, "pause")
-        if status == PAUSED:
+        if _alive(call, place, "pause") == PAUSED:
             raise Conflict(f"pause container {call.id}", "container already paused")
-        group = _freezer(call, record, host, "pause")
+        group = _freezer(call, place, "pause")
         try:
             freezer.freeze(group)
         except OSError as error:
@@ -59,23 +57,22 @@ def pause(call: Call) -> None:
 
 def resume(call: Call) -> None:
     """They go on. Raises Conflict, Unsupported, Error."""
-    host = probe(all_controllers=True)
     with Directory(call.root, call.id) as place:
-        record, status = _alive(call, place, host, "resume")
-        if status != PAUSED:
+        if _alive(call, place, "resume") != PAUSED:
             raise Conflict(f"resume container {call.id}", "container not paused")
         try:
-            freezer.thaw(_freezer(call, record, host, "resume"))
+            freezer.thaw(_freezer(call, place, "resume"))
         except OSError as error:
             raise Error(f"resume container {call.id}", error.errno or 5) from error
 
 
 def update(call: Call) -> None:
     """Other limits; all or none of them. Raises Invalid, Conflict, Unsupported, Error."""
-    wanted = _wanted(call.given)
+    wanted = settle_resources(_wanted(call.given), call.warn)
     host = probe(all_controllers=True)
     with Directory(call.root, call.id) as place:
-        record, _ = _alive(call, place, host, "update")
+        _alive(call, place, "update")
+        record = place.record()
         if wanted.check_before_update and wanted.memory_limit and wanted.memory_limit > 0:
             _check_memory(record, host, wanted.memory_limit)
         if host.cgroups.version == 2 and wanted.cpu_period and wanted.cpu_quota is None:
@@ -118,26 +115,26 @@ def _wanted(given: Given) -> Resources:
                     content = file.read()
             except OSError as error:
                 raise Error(f"read {source}", error.errno or 5) from error
-        return settle_resources(parse_resources(content))
+        return parse_resources(content)
     if given.text("l3-cache-schema") or given.text("mem-bw-schema"):
         raise Unsupported("update Intel RDT", f"{IntelRdt.__name__} groups are not built yet")
-    return settle_resources(
-        Resources(
-            memory_limit=_bytes(given, "memory"),
-            memory_swap=_bytes(given, "memory-swap"),
-            memory_reservation=_bytes(given, "memory-reservation"),
-            cpu_shares=_whole(given, "cpu-share"),
-            cpu_quota=_whole(given, "cpu-quota"),
-            cpu_period=_whole(given, "cpu-period"),
-            cpu_burst=_whole(given, "cpu-burst"),
-            cpu_idle=_whole(given, "cpu-idle"),
-            cpu_rt_period=_whole(given, "cpu-rt-period"),
-            cpu_rt_runtime=_whole(given, "cpu-rt-runtime"),
-            cpuset_cpus=given.text("cpuset-cpus"),
-            cpuset_mems=given.text("cpuset-mems"),
-            pids_limit=_whole(given, "pids-limit"),
-            blkio_weight=_whole(given, "blkio-weight"),
-        )
+    return Resources(
+        memory_limit=_bytes(given, "memory"),
+        memory_swap=_bytes(given, "memory-swap"),
+        memory_reservation=_bytes(given, "memory-reservation"),
+        cpu_shares=_whole(given, "cpu-share"),
+        cpu_quota=_whole(given, "cpu-quota"),
+        cpu_period=_whole(given, "cpu-period"),
+        cpu_burst=_whole(given, "cpu-burst"),
+        cpu_idle=_whole(given, "cpu-idle"),
+        cpu_rt_period=_whole(given, "cpu-rt-period"),
+        cpu_rt_runtime=_whole(given, "cpu-rt-runtime"),
+        cpuset_cpus=given.text("cpuset-cpus"),
+        cpuset_mems=given.text("cpuset-mems"),
+        kernel_memory=_bytes(given, "kernel-memory"),
+        kernel_memory_tcp=_bytes(given, "kernel-memory-tcp"),
+        pids_limit=_whole(given, "pids-limit"),
+        blkio_weight=_whole(given, "blkio-weight"),
     )
 
 
@@ -199,7 +196,8 @@ def events(call: Call) -> None:
 
     host = probe(all_controllers=True)
     place = Directory(call.root, call.id)
-    record, _ = _alive(call, place, host, "tell of")
+    _alive(call, place, "tell of")
+    record = place.record()
     every = _seconds(call.given.text("interval", "5s"))
     if call.given.flag("stats"):
         print(dumps({"type": "stats", "id": call.id, "data": statistics(record.cgroups_path, host)}))
@@ -212,7 +210,7 @@ def events(call: Call) -> None:
         return  # it has ended meanwhile
     end = select.poll()
     end.register(handle, select.POLLIN)
-    while place.status(record, host) != STOPPED:
+    while place.status() != STOPPED:
         print(dumps({"type": "stats", "id": call.id, "data": statistics(record.cgroups_path, host)}), flush=True)
         if end.poll(every * 1000):
             return

@@ -10,7 +10,6 @@ from select import POLLHUP, POLLIN, poll
 
 from cloche.errors import NotFound
 from cloche.kernel import signals
-from cloche.kernel.libc import prctl
 from cloche.kernel.pidfd import send_signal
 from cloche.runtime.oci.creating import Made, create
 from cloche.runtime.oci.ending import remove
@@ -34,6 +33,8 @@ def run(call: Call) -> int:
         _begin(call, foreground=False)
         return 0
     if not given.flag("no-subreaper"):
+        from cloche.kernel.libc import prctl
+
         prctl(_SUBREAPER, 1)
     with forwarded() as caught:  # from now on: one that comes while it is made is the container's all the same
         made = _begin(call, foreground=True)

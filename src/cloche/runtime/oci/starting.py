@@ -36,7 +36,7 @@ def start(call: Call) -> None:
     with Directory(call.root, call.id) as place:
         record = place.record()
         heard = _heard(place)
-        status = place.status(record) if heard is None else CREATED
+        status = place.status() if heard is None else CREATED
         if status == RUNNING:
             raise Conflict(f"start container {call.id}", "cannot start an already running container")
         if status != CREATED:
@@ -65,6 +65,8 @@ def open_gate(place: Directory) -> bytes:
     """Let the container go on, and wait until its program runs. Returns what was reported. Raises OSError."""
     import select
 
+    # before the gate is open: what fails behind it may be gone, and reaped by its parent, a moment later
+    handle = open_process(*place.process())
     reports = os.open(place.at("status"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         gate = os.open(place.at("start"), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -74,15 +76,12 @@ def open_gate(place: Directory) -> bytes:
             os.close(gate)
         poll = select.poll()
         poll.register(reports, 0)
-        handle = open_process(*place.process())  # one that dies just now may have closed the fifo before we opened it
-        try:
-            poll.register(handle, select.POLLIN)
-            poll.poll()
-        finally:
-            os.close(handle)
+        poll.register(handle, select.POLLIN)  # one that dies just now may have closed the fifo before we opened it
+        poll.poll()
         return os.read(reports, _REPORTS_MOST)
     finally:
         os.close(reports)
+        os.close(handle)
 
 
 def judge(place: Directory, reports: bytes) -> None:

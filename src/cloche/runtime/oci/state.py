@@ -21,7 +21,7 @@ Status is never stored: it follows from the process, its freezer and the fifo, a
 from __future__ import annotations
 
 import os
-from errno import EEXIST, ENXIO
+from errno import EEXIST, ENOSPC, ENXIO
 
 from cloche.document import dumps, loads
 from cloche.errors import Conflict, Error, Invalid, NotFound
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
-    from cloche.step.host import Host
     from cloche.step.stored import StoredPlan
 
 SPEC_VERSION = "1.3.0"  # of the runtime specification that states comply with
@@ -134,7 +133,8 @@ class Directory:
         draft = self.at("." + name)
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, content)
+            if os.write(fd, content) < len(content):  # a full file system takes what it can
+                raise OSError(ENOSPC, os.strerror(ENOSPC), self.at(name))
         finally:
             os.close(fd)
         os.rename(draft, self.at(name))
@@ -194,7 +194,7 @@ class Directory:
 
     # -- what the kernel says
 
-    def status(self, record: Record | None = None, host: Host | None = None) -> str:
+    def status(self) -> str:
         """One of the spec's: creating, created, running, stopped; and paused, as runc has it. Raises NotFound."""
         pid, started = self.process()
         if not pid:
@@ -203,7 +203,7 @@ class Directory:
             return CREATING if self._being_made() else STOPPED
         if not processes.lives(pid, started):
             return STOPPED
-        if self._is_frozen(record or self.record(), host):
+        if self._is_frozen():
             return PAUSED
         if not self.waits():
             return RUNNING
@@ -234,19 +234,22 @@ class Directory:
             os.close(fd)
         return False
 
-    def _is_frozen(self, record: Record, host: Host | None) -> bool:
-        if not record.cgroups_path:
-            return False
-        from cloche.kernel.cgroups import probe_layout
-        from cloche.kernel.freezer import freezer_of, is_frozen
+    def freezer(self) -> str:
+        """The group that is frozen; "" where there is none."""
+        try:
+            return self.read("freezer").decode()
+        except NotFound:
+            return ""
 
-        place = freezer_of(host.cgroups if host else probe_layout(), record.cgroups_path)
+    def _is_frozen(self) -> bool:
+        from cloche.kernel.freezer import is_frozen
+
+        place = self.freezer()
         return bool(place) and is_frozen(place)
 
-    def state(self, record: Record | None = None, status: str = "") -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """The state as the spec has it (runtime.md, State), with what runc adds. Raises NotFound."""
-        record = record or self.record()
-        status = status or self.status(record)
+        record, status = self.record(), self.status()
         pid = self.process()[0] if status != STOPPED else 0
         told: dict[str, Any] = {"ociVersion": record.version, "id": self.id, "status": status, "pid": pid}
         return told | self._told(record)

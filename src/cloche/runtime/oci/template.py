@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 
+from cloche.plan.defaults import MASKED, READONLY
+from cloche.runtime.oci.state import SPEC_VERSION
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 _CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
-_MASKED = (
-    "/proc/acpi /proc/asound /proc/kcore /proc/keys /proc/latency_stats /proc/timer_list /proc/timer_stats "
-    "/proc/sched_debug /sys/firmware /sys/devices/virtual/powercap /proc/scsi /proc/interrupts"
-).split()
-_READONLY = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger".split()
 _HARDENED = ["nosuid", "noexec", "nodev"]
 
 
@@ -30,8 +28,8 @@ def template(rootless: bool = False) -> dict[str, Any]:
     kinds = ["pid", "ipc", "uts", "mount", "cgroup", "user" if rootless else "network"]
     linux: dict[str, Any] = {
         "namespaces": [{"type": kind} for kind in kinds],
-        "maskedPaths": _MASKED,
-        "readonlyPaths": _READONLY,
+        "maskedPaths": list(MASKED),
+        "readonlyPaths": list(READONLY),
     }
     if rootless:
         linux["uidMappings"] = [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
@@ -39,7 +37,7 @@ def template(rootless: bool = False) -> dict[str, Any]:
     else:
         linux["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
     return {
-        "ociVersion": "1.3.0",
+        "ociVersion": SPEC_VERSION,
         "process": {
             "terminal": True,
             "user": {"uid": 0, "gid": 0},
